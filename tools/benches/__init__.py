@@ -1,0 +1,1 @@
+"""Benchmarks behind `python tools/bench.py`: one module per subcommand."""

@@ -1,0 +1,140 @@
+"""What every benchmark shares: the record of machine and versions, rows, and alternating blocks."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = ("torch", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "numpy", "av", "webdataset")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _gpus() -> list[str]:
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.strip().splitlines()
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions and command of this run: what every published figure must carry."""
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": " ".join(["python", *sys.argv]),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpus": _gpus(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+@dataclass
+class Report:
+    """Rows of one benchmark: printed as they finish, the JSON rewritten after each, so that a
+    run cut short loses nothing."""
+
+    title: str
+    path: Path | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    console: Console = field(default_factory=Console)
+    environment: dict[str, Any] = field(default_factory=environment)
+
+    def add(self, **row: Any) -> None:
+        """Record and print one row; values are numbers, text, or None for "not measured"."""
+        self.rows.append(row)
+        cells = "  ".join(f"{name}={_cell(value)}" for name, value in row.items())
+        self.console.print(f"[dim]{self.title}[/dim]  {cells}", highlight=False)
+        self.write()
+
+    def write(self) -> None:
+        """Write the JSON atomically."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"title": self.title, **self.environment, "rows": self.rows}
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.replace(self.path)
+
+    def table(self) -> None:
+        """Print all rows as one table, columns in order of first appearance."""
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        table = Table(title=self.title)
+        for name in names:
+            table.add_column(name)
+        for row in self.rows:
+            table.add_row(*(_cell(row.get(name)) for name in names))
+        self.console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call over the blocks of one contestant."""
+
+    blocks: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.blocks)
+
+    @property
+    def spread(self) -> float:
+        """(slowest - fastest) / median: how far the blocks disagree."""
+        return (max(self.blocks) - min(self.blocks)) / self.median
+
+
+def alternate(
+    contestants: dict[str, Callable[[], None]], *, blocks: int, calls: int, warmup: int = 1
+) -> dict[str, Timing]:
+    """Time the contestants block by block in turn, so that drift of the machine hits all alike.
+
+    Each callable must return only when its work is done (synchronise inside on a GPU).
+    """
+    for call in contestants.values():
+        for _ in range(warmup):
+            call()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(blocks):
+        for name, call in contestants.items():
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            seconds[name].append((time.perf_counter() - start) / calls)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
