@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure one part of the project, or all of it.
 
-    python tools/bench.py model --model dsa_i3d_r50 --json bench.json
-    python tools/bench.py all --json bench.json
+python tools/bench.py model --model dsa_i3d_r50 --json bench.json
+python tools/bench.py all --json bench.json
 """
 
 from __future__ import annotations
