@@ -9,6 +9,7 @@ scores snippets one by one and averages the scores sees the same evidence for ev
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -137,7 +138,7 @@ def plan_split(split: int, count: int, seed: int, settings: VideoSettings) -> li
     ]
 
 
-def write_split(folder: Path, name: str, videos: list[Video], settings: VideoSettings) -> Path:
+def write_split(folder: Path, name: str, videos: Iterable[Video], settings: VideoSettings) -> Path:
     """Draw and encode the videos of one split; returns the list file ("path label" lines)."""
     (folder / name).mkdir(parents=True, exist_ok=True)
     lines = []
