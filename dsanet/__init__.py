@@ -1,0 +1,11 @@
+"""DSANet: clip-based video networks and the module that aggregates their snippets.
+
+``build_model(name, num_classes=...)`` is the door; ``list_models()`` tells the names. Importing
+this package imports torch and nothing else.
+"""
+
+from dsanet.dsa import DSA
+from dsanet.errors import ModelError
+from dsanet.zoo import NetworkConfig, build_model, list_models
+
+__all__ = ["DSA", "ModelError", "NetworkConfig", "build_model", "list_models"]

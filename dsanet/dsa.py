@@ -1,0 +1,141 @@
+"""Dynamic Segment Aggregation: a content-made kernel over the snippets of a video (section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dsanet.errors import ModelError
+
+
+class DSA(nn.Module):
+    """Aggregate neighbouring snippets with a softmax kernel made from their pooled features.
+
+    Equations (2) to (4) of the DSANet paper. The first ``floor(beta * C)`` channels are averaged
+    over T, H and W; an MLP shared by all channels turns each channel's U averages into
+    ``kernel_size`` softmax weights; these weigh the snippets u-1, u, u+1 (zeros beyond the ends).
+    The other channels pass unchanged.
+
+    Args:
+        segments: U, snippets per video. They lie side by side in the batch axis.
+        alpha: width of the MLP's hidden layer in units of U (Table 2c).
+        beta: share of the channels that is aggregated (Table 2e).
+        kernel_size: L, odd (3 in the paper).
+        frames: T of a folded map, where the caller passes none.
+
+    Raises:
+        ModelError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        segments: int = 4,
+        *,
+        alpha: int = 2,
+        beta: float = 1 / 8,
+        kernel_size: int = 3,
+        frames: int = 1,
+    ) -> None:
+        super().__init__()
+        _check(segments, alpha, beta, kernel_size)
+        self.segments = segments
+        self.beta = beta
+        self.kernel_size = kernel_size
+        self.frames = frames
+        # theta of Eq. (2). Framework initialisation, as the released code has it.
+        self.generate = nn.Sequential(
+            nn.Linear(segments, alpha * segments, bias=False),
+            nn.BatchNorm1d(alpha * segments),
+            nn.ReLU(inplace=True),
+            nn.Linear(alpha * segments, kernel_size, bias=False),
+            nn.Softmax(dim=-1),
+        )
+
+    def forward(self, x: Tensor, frames: int | None = None) -> Tensor:
+        """Mix snippets in x, folded (B*U*T, C, H, W) or (B*U, C, T, H, W); same shape and strides.
+
+        ``frames`` is T of a folded map (default: the module's own); a 5-D map has T in its shape.
+        """
+        frames = (self.frames if frames is None else frames) if x.ndim == 4 else 1
+        if x.shape[0] % (self.segments * frames):
+            raise ModelError(
+                f"DSA: a batch axis of {x.shape[0]} does not divide into videos of "
+                f"{self.segments} snippets x {frames} frames"
+            )
+        # Work in memory order: splitting the batch axis is then a view and every result is dense.
+        last = is_channels_last(x)
+        v = (x.movedim(1, -1) if last else x).unflatten(0, (-1, self.segments, frames))
+        y = self._mix(v, v.ndim - 1 if last else 3).flatten(0, 2)
+        return y.movedim(-1, 1) if last else y
+
+    def _mix(self, v: Tensor, axis: int) -> Tensor:
+        """Eq. (4) for v (B, U, T, ...) with the channels at ``axis``."""
+        channels = v.shape[axis]
+        mixed = aggregated_channels(channels, self.beta)
+        first = v.narrow(axis, 0, mixed)
+        out = aggregate(first, self.kernel(first, axis), axis)
+        if mixed == channels:
+            return out
+        return torch.cat((out, v.narrow(axis, mixed, channels - mixed)), dim=axis)
+
+    def kernel(self, v: Tensor, axis: int) -> Tensor:
+        """The kernel K of Eq. (2), (B, c, L) float32, for v (B, U, T, ...) with c at ``axis``.
+
+        Statistics and MLP stay in float32 under autocast: U-vectors of averages, near in value,
+        are normalised by a batch norm, where bfloat16's three digits would be noise.
+        """
+        space = [i for i in range(2, v.ndim) if i != axis]
+        pooled = v.mean(dim=space, dtype=torch.float32)  # (B, U, c)
+        with torch.autocast(device_type=v.device.type, enabled=False):
+            weights = self.generate(pooled.transpose(1, 2).flatten(0, 1))  # (B * c, L)
+        return weights.unflatten(0, (v.shape[0], v.shape[axis]))
+
+    def extra_repr(self) -> str:
+        return f"segments={self.segments}, beta={self.beta:g}, kernel_size={self.kernel_size}"
+
+
+def aggregate(v: Tensor, kernel: Tensor, axis: int) -> Tensor:
+    """Eq. (3): sum over l of K[b, c, l] * v[b, u + l - L // 2], zero beyond the ends.
+
+    v: (B, U, ...) with c channels at ``axis``; kernel: (B, c, L). The result has v's shape.
+    """
+    segments, taps = v.shape[1], kernel.shape[-1]
+    reach = taps // 2
+    padded = F.pad(v, (0, 0) * (v.ndim - 2) + (reach, reach))
+    shape = [1] * v.ndim
+    shape[0], shape[axis] = v.shape[0], v.shape[axis]
+    weights = kernel.to(v.dtype).unbind(-1)
+    return sum(  # type: ignore[return-value]  # never the 0 of an empty sum
+        weights[i].reshape(shape) * padded.narrow(1, i, segments) for i in range(taps)
+    )
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether x, 4-D or 5-D, lies in memory with its channels fastest."""
+    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    return x.is_contiguous(memory_format=layout)
+
+
+def aggregated_channels(channels: int, beta: float) -> int:
+    """floor(beta * C), the channels that DSA mixes; ModelError where fewer than 2.
+
+    The generator's batch norm sees B * c rows, and one row has no variance.
+    """
+    mixed = int(beta * channels)
+    if mixed < 2:
+        raise ModelError(
+            f"DSA: beta={beta:g} of {channels} channels is {mixed}, and 2 are the least; raise beta"
+        )
+    return mixed
+
+
+def _check(segments: int, alpha: int, beta: float, kernel_size: int) -> None:
+    if segments < 2:
+        raise ModelError(f"DSA mixes snippets: segments={segments}, and 2 are the least")
+    if alpha < 1:
+        raise ModelError(f"DSA: alpha={alpha} must be 1 or more")
+    if not 0 < beta <= 1:
+        raise ModelError(f"DSA: beta={beta} must lie in (0, 1]")
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ModelError(f"DSA: kernel_size={kernel_size} must be odd")
