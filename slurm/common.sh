@@ -1,0 +1,149 @@
+# shellcheck shell=bash
+# What the batch scripts of this folder share. Sourced from the repository: a batch script itself runs
+# from a copy in Slurm's spool folder and finds this file by SLURM_SUBMIT_DIR (or DSANET_HOME).
+#
+# Options of train.py, eval.py and tools/shard.py go on the command line, behind the script's name.
+# What belongs to the site comes from the environment, or from slurm/site.sh if that file exists:
+#   PYTHON            the interpreter (.venv/bin/python; `python` inside a container)
+#   CONTAINER         an image: *.sif runs with apptainer, anything else is srun's --container-image (pyxis)
+#   CONTAINER_MOUNTS  SRC:DST,... added to the repository, the shards and the scratch folder
+#   STAGE             0: read the shards where they lie; 1 (default): copy them to the node's own disk
+#   SCRATCH           the node's own disk ($SLURM_TMPDIR, else $TMPDIR or /tmp with the job's id)
+#   MAX_RESTARTS      refuse to start more often than this (50): ends a loop of failures
+#   MASTER_ADDR, MASTER_PORT   where ranks meet (the first node, a port from the job's id)
+#   SRUN_ARGS         further options of srun
+set -euo pipefail
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+option() { # option NAME ARGS...: the value of the last "--NAME X" or "--NAME=X" in ARGS, or nothing
+    local name=$1 value=
+    shift
+    while (($#)); do
+        case $1 in
+            "--$name") value=${2:-} ;;
+            "--$name="*) value=${1#*=} ;;
+        esac
+        shift
+    done
+    echo "$value"
+}
+
+enter() { # to the repository, with the site's settings and its Python
+    cd "${DSANET_HOME:-$SLURM_SUBMIT_DIR}"
+    set +u # module and conda scripts read unset variables
+    # shellcheck source=/dev/null
+    [[ ! -f slurm/site.sh ]] || source slurm/site.sh
+    set -u
+    local own=$PWD/.venv/bin/python
+    [[ -z ${CONTAINER:-} && -x $own ]] || own=python
+    PYTHON=${PYTHON:-$own}
+    SCRATCH=${SCRATCH:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}/dsanet-$SLURM_JOB_ID}}
+    export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    local restarts=${SLURM_RESTART_COUNT:-0}
+    MAX_RESTARTS=${MAX_RESTARTS:-50}
+    echo "job ${SLURM_JOB_ID} ($SLURM_JOB_NAME) on $SLURM_JOB_NODELIST, start $((restarts + 1)), $(date -Is)"
+    ((restarts <= MAX_RESTARTS)) || fail "job $SLURM_JOB_ID was restarted $restarts times" \
+        "(MAX_RESTARTS=$MAX_RESTARTS). See why in its log; a larger MAX_RESTARTS lets it go on."
+}
+
+check_layout() { # one task per GPU
+    local tasks=${SLURM_NTASKS_PER_NODE:-} gpus=${SLURM_GPUS_ON_NODE:-}
+    [[ -z $tasks || -z $gpus || $tasks == "$gpus" ]] || fail "$tasks tasks but $gpus GPUs on each node:" \
+        "one task drives one GPU. Give sbatch the same number twice: --ntasks-per-node=$gpus --gpus-per-node=$gpus"
+}
+
+rendezvous() { # where the ranks of this job meet; two jobs on one node must not collide
+    MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
+    MASTER_PORT=${MASTER_PORT:-$((10000 + SLURM_JOB_ID % 20000))}
+    export MASTER_ADDR MASTER_PORT
+}
+
+in_container() { # in_container FOLDER...: what makes the steps run inside CONTAINER and see the folders
+    SRUN_CONTAINER=() IN_CONTAINER=()
+    [[ -n ${CONTAINER:-} ]] || return 0
+    local mounts="$PWD:$PWD${CONTAINER_MOUNTS:+,$CONTAINER_MOUNTS}" folder
+    for folder; do # its parent: the folder itself need not be there yet
+        folder=$(realpath -m "$folder/..")
+        mounts+=",$folder:$folder"
+    done
+    if [[ $CONTAINER == *.sif ]]; then
+        IN_CONTAINER=(apptainer exec --nv --bind "$mounts" --pwd "$PWD" "$CONTAINER")
+    else
+        SRUN_CONTAINER=(--container-image="$CONTAINER" --container-mounts="$mounts" --container-workdir="$PWD")
+    fi
+}
+
+step() { # step SRUN-OPTIONS... -- COMMAND...: a job step, its lines labelled with their rank
+    local options=()
+    while [[ $1 != -- ]]; do options+=("$1") && shift; done
+    shift
+    # SRUN_ARGS is a list of words on purpose.
+    # shellcheck disable=SC2086
+    srun --label --kill-on-bad-exit=1 --wait=60 ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK} \
+        ${SRUN_ARGS:-} ${options[@]+"${options[@]}"} ${SRUN_CONTAINER[@]+"${SRUN_CONTAINER[@]}"} \
+        ${IN_CONTAINER[@]+"${IN_CONTAINER[@]}"} "$@"
+}
+
+check_nodes() { # check_nodes FOLDER...: each node has its GPUs and sees the folders; bad nodes are named
+    # shellcheck disable=SC2016  # expanded on the node
+    step --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 -- bash -c '
+        for folder; do
+            [[ -d $folder || $folder == *://* ]] && continue
+            echo "error: node $(hostname) does not see $folder; mount it, or sbatch --exclude=$(hostname)" >&2
+            exit 1
+        done
+        command -v nvidia-smi >/dev/null && [[ -n ${SLURM_GPUS_ON_NODE:-} ]] || exit 0
+        gpus=$(nvidia-smi -L | grep -c ^GPU)
+        ((gpus >= SLURM_GPUS_ON_NODE)) && exit 0
+        echo "error: node $(hostname) shows $gpus of $SLURM_GPUS_ON_NODE GPUs: sbatch --exclude=$(hostname)" >&2
+        exit 1' check "$@"
+}
+
+requeue() { # this job, or this task of an array: the last task's plain id is that of the whole array
+    local job=$SLURM_JOB_ID
+    [[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    scontrol requeue "$job"
+}
+
+train() { # train ARGS...: train.py, one task per GPU
+    enter
+    check_layout
+    rendezvous
+    trap 'come_back $?' EXIT
+    local data out name=$SLURM_JOB_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
+    name+=${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
+    data=$(option data "$@")
+    out=$(option out "$@")
+    out=${out:-runs/$name}
+    [[ -n $data ]] || fail "--data is missing: sbatch [options] slurm/NAME.sh --data SHARDS --out RUN"
+    in_container "$data" "$out" "$SCRATCH"
+    check_nodes "$data"
+    step -- "$PYTHON" train.py --out "$out" --runtime.max_requeues "$MAX_RESTARTS" "$@"
+}
+
+evaluate() { # evaluate ARGS...: eval.py, one task per GPU
+    enter
+    check_layout
+    rendezvous
+    local data checkpoint
+    data=$(option data "$@")
+    checkpoint=$(option checkpoint "$@")
+    [[ -n $data && -n $checkpoint ]] || fail "--data or --checkpoint is missing:" \
+        "sbatch [options] slurm/eval.sh --data SHARDS --checkpoint RUN"
+    in_container "$data" "$checkpoint" "$SCRATCH"
+    check_nodes "$data" "$(dirname "$checkpoint")"
+    step -- "$PYTHON" eval.py "$@"
+}
+
+come_back() { # come_back RC: requeue if the warning signal ended a step that could not do it itself
+    # 138 = 128 + SIGUSR1: the tasks were still starting, or have no scontrol, as in a container.
+    (($1 == 138 && ${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)) || return 0
+    sleep 5 # when the trainer did requeue the job, this script ends here
+    echo "ended by the warning signal: requeueing"
+    requeue
+    sleep 60
+}

@@ -1,0 +1,158 @@
+"""What the batch scripts ask of Slurm, read from a stand-in srun and from sbatch --test-only."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TRAINING = ("k400", "mini-k200", "sthv1", "activitynet")
+BATCH = (*TRAINING, "eval", "shard")
+
+# srun prints its words, one step a line, and train.py ends as RC says; scontrol prints its words.
+SRUN = """#!/bin/sh
+echo "STEP $(printf "<%s>" "$@")" | tr "\\n" " "; echo
+case "$*" in *" train.py "*) exit ${RC:-0};; esac
+"""
+SCONTROL = '#!/bin/sh\n[ "$1" = show ] && echo n7 || echo "SCONTROL $*"\n'
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a batch script as Slurm would, with stand-ins for srun and scontrol."""
+    bin_folder, spool = tmp_path / "bin", tmp_path / "spool"
+    for folder in (bin_folder, spool, tmp_path / "shards"):
+        folder.mkdir()
+    for name, text in {"srun": SRUN, "scontrol": SCONTROL, "sleep": "#!/bin/sh\n"}.items():
+        (bin_folder / name).write_text(text)
+        (bin_folder / name).chmod(0o755)
+
+    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        shutil.copy(REPOSITORY / "slurm" / f"{name}.sh", spool / "slurm_script")
+        slurm = {
+            "SLURM_JOB_ID": "41",
+            "SLURM_JOB_NAME": f"dsanet-{name}",
+            "SLURM_JOB_NODELIST": "n[7-8]",
+            "SLURM_NNODES": "2",
+            "SLURM_NTASKS_PER_NODE": "8",
+            "SLURM_GPUS_ON_NODE": "8",
+            "SLURM_CPUS_PER_TASK": "12",
+            "SLURM_SUBMIT_DIR": str(REPOSITORY),
+            "PYTHON": "python",
+        }
+        path = f"{bin_folder}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", spool / "slurm_script", *arguments],
+            env={"PATH": path, "TMPDIR": str(tmp_path)} | slurm | environment,
+            cwd=spool,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+
+    return run
+
+
+def steps(output: str) -> list[list[str]]:
+    """The words of each srun."""
+    return [re.findall(r"<([^>]*)>", line) for line in output.splitlines() if "STEP" in line]
+
+
+def after(words: list[str], name: str) -> str:
+    """The value that counts of an option given as two words: the last."""
+    return [b for a, b in itertools.pairwise(words) if a == name][-1]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "slurm").glob("*.sh")), ids=lambda p: p.name)
+def test_scripts_are_clean_shell(path: Path) -> None:
+    if shutil.which("shellcheck") is None:
+        assert os.environ.get("CI") != "true", "CI must install shellcheck"
+        pytest.skip("shellcheck is not installed")
+    command = ["shellcheck", "-x", path]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_starts_one_task_per_gpu_on_checked_nodes(batch, name: str) -> None:
+    done = batch(name, "--data", "/tmp", "--out", "runs/x", "--optim.lr", "0.02")
+    assert done.returncode == 0, done.stderr
+    check, train = steps(done.stdout)
+    assert "--ntasks-per-node=1" in check
+    assert check[-2:] == ["check", "/tmp"]
+    assert {"--kill-on-bad-exit=1", "--cpus-per-task=12", "train.py"} <= set(train)
+    assert after(train, "--out") == "runs/x"
+    assert after(train, "--optim.lr") == "0.02"
+    assert (REPOSITORY / f"dsanet/recipes/{after(train, '--recipe')}.yaml").is_file()
+
+
+def test_runs_of_an_array_do_not_share_a_folder(batch) -> None:
+    array = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "3"}
+    train = steps(batch("k400", "--data=/tmp", **array).stdout)[-1]
+    assert after(train, "--out") == "runs/dsanet-k400-40-3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        ((), {}, ["--data is missing", "sbatch"]),
+        (("--data", "/tmp"), {"SLURM_GPUS_ON_NODE": "4"}, ["8 tasks but 4 GPUs", "per-node=4"]),
+        (("--data", "/tmp"), {"SLURM_RESTART_COUNT": "51"}, ["restarted 51 times", "MAX_RESTARTS"]),
+    ],
+)
+def test_mistakes_are_named_before_a_step_starts(batch, arguments, environment, words) -> None:
+    done = batch("k400", *arguments, **environment)
+    assert done.returncode == 1
+    assert not steps(done.stdout)
+    assert done.stderr.startswith("error: ")
+    assert all(word in done.stderr for word in words)
+
+
+def test_a_step_ended_by_the_warning_signal_is_requeued_up_to_the_cap(batch) -> None:
+    array = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "3", "RC": "138"}
+    done = batch("k400", "--data", "/tmp", **array)
+    assert "SCONTROL requeue 40_3" in done.stdout
+    assert done.returncode == 138
+    capped = batch("k400", "--data", "/tmp", SLURM_RESTART_COUNT="50", **array)
+    assert "SCONTROL" not in capped.stdout
+    failed = batch("k400", "--data", "/tmp", RC="7")
+    assert (failed.returncode, "SCONTROL" in failed.stdout) == (7, False)
+
+
+def test_containers_see_repository_shards_and_run(batch, tmp_path: Path) -> None:
+    data, out = tmp_path / "shards", tmp_path / "runs" / "a"
+    words = ("--data", str(data), "--out", str(out))
+    extra = {"CONTAINER_MOUNTS": "/lustre:/lustre", "PYTHON": ""}
+    pyxis = steps(batch("k400", *words, CONTAINER="image.sqsh", **extra).stdout)[-1]
+    mounts = next(w for w in pyxis if w.startswith("--container-mounts=")).split("=")[1].split(",")
+    assert "--container-image=image.sqsh" in pyxis
+    assert {f"{p}:{p}" for p in (REPOSITORY, tmp_path, tmp_path / "runs")} <= set(mounts)
+    assert "/lustre:/lustre" in mounts
+    sif = steps(batch("k400", *words, CONTAINER="image.sif", **extra).stdout)[-1]
+    start = sif.index("apptainer")
+    assert sif[start : start + 3] == ["apptainer", "exec", "--nv"]
+    assert sif[sif.index("image.sif") + 1 :][:2] == ["python", "train.py"]
+
+
+def test_shard_tasks_count_from_zero(batch) -> None:
+    array = {f"SLURM_ARRAY_TASK_{k}": v for k, v in {"ID": "5", "MIN": "4", "COUNT": "8"}.items()}
+    done = batch("shard", "--videos", "/raw", "--out", "/shards", "--split", "train", **array)
+    (shard,) = steps(done.stdout)
+    assert after(shard, "--task") == "1/8"
+    assert after(shard, "--workers") == "12"
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("name", BATCH)
+def test_slurm_accepts_the_scripts_at_any_size(cluster, name: str) -> None:
+    script = REPOSITORY / "slurm" / f"{name}.sh"
+    sizes = [] if name == "shard" else [["--nodes=1"], ["--nodes=3"], ["--gpus-per-node=h100:4"]]
+    for options in [[], *sizes, ["-p", "urgent", "-A", "project", "--qos=high"]]:
+        cluster.run("sbatch", "--test-only", *options, script)
