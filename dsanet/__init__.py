@@ -6,6 +6,15 @@ this package imports torch and nothing else.
 
 from dsanet.dsa import DSA
 from dsanet.errors import ModelError
+from dsanet.weights import LoadReport, load_weights
 from dsanet.zoo import NetworkConfig, build_model, list_models
 
-__all__ = ["DSA", "ModelError", "NetworkConfig", "build_model", "list_models"]
+__all__ = [
+    "DSA",
+    "LoadReport",
+    "ModelError",
+    "NetworkConfig",
+    "build_model",
+    "list_models",
+    "load_weights",
+]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dsanet.dsa import accurate
 from dsanet.errors import ModelError
 
 
@@ -125,6 +126,6 @@ class SE(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """x (N*T, C, H, W) channels_last -> the same shape and strides."""
         v = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames))
-        pooled = v.mean(dim=(1, 2, 3), dtype=torch.float32)  # (N, C)
+        pooled = v.mean(dim=(1, 2, 3), dtype=accurate(v.dtype))  # (N, C)
         gate = self.excite(pooled).sigmoid().to(v.dtype)
         return (v * gate[:, None, None, None]).flatten(0, 1).permute(0, 3, 1, 2)

@@ -86,7 +86,7 @@ class DSA(nn.Module):
         are normalised by a batch norm, where bfloat16's three digits would be noise.
         """
         space = [i for i in range(2, v.ndim) if i != axis]
-        pooled = v.mean(dim=space, dtype=torch.float32)  # (B, U, c)
+        pooled = v.mean(dim=space, dtype=accurate(v.dtype))  # (B, U, c)
         with torch.autocast(device_type=v.device.type, enabled=False):
             weights = self.generate(pooled.transpose(1, 2).flatten(0, 1))  # (B * c, L)
         return weights.unflatten(0, (v.shape[0], v.shape[axis]))
@@ -109,6 +109,11 @@ def aggregate(v: Tensor, kernel: Tensor, axis: int) -> Tensor:
     return sum(  # type: ignore[return-value]  # never the 0 of an empty sum
         weights[i].reshape(shape) * padded.narrow(1, i, segments) for i in range(taps)
     )
+
+
+def accurate(dtype: torch.dtype) -> torch.dtype:
+    """float32 for the half formats, and the dtype itself for float32 and float64."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def is_channels_last(x: Tensor) -> bool:

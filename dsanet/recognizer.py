@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dsanet.dsa import accurate
 from dsanet.errors import ModelError
 from dsanet.trunk import Trunk
 
@@ -67,8 +68,9 @@ class Recognizer(nn.Module):
         x = clips.flatten(0, 2).permute(0, 3, 1, 2)
         maps = self.trunk(x * self.scale + self.shift, frames)
         pooled = maps.permute(0, 2, 3, 1).unflatten(0, (-1, snippets, frames))
-        features = pooled.mean(dim=(2, 3, 4), dtype=torch.float32)  # (B, U, C)
-        return self.fc(self.dropout(features)).float().mean(dim=1)
+        features = pooled.mean(dim=(2, 3, 4), dtype=accurate(maps.dtype))  # (B, U, C)
+        logits = self.fc(self.dropout(features))
+        return logits.mean(dim=1, dtype=accurate(logits.dtype))
 
     def _check(self, clips: Tensor) -> None:
         if clips.dtype != torch.uint8 or clips.ndim != 6 or clips.shape[-1] != 3:
