@@ -50,8 +50,9 @@ enter() { # to the repository, with the site's settings and its Python
         "(MAX_RESTARTS=$MAX_RESTARTS). See why in its log; a larger MAX_RESTARTS lets it go on."
 }
 
-check_layout() { # one task per GPU
-    local tasks=${SLURM_NTASKS_PER_NODE:-} gpus=${SLURM_GPUS_ON_NODE:-}
+check_layout() { # one task per GPU that was asked for (--exclusive may allocate more of them)
+    local tasks=${SLURM_NTASKS_PER_NODE:-} gpus=${SLURM_GPUS_PER_NODE:-}
+    gpus=${gpus##*:} # without the type, as in h100:8
     [[ -z $tasks || -z $gpus || $tasks == "$gpus" ]] || fail "$tasks tasks but $gpus GPUs on each node:" \
         "one task drives one GPU. Give sbatch the same number twice: --ntasks-per-node=$gpus --gpus-per-node=$gpus"
 }
@@ -96,10 +97,11 @@ check_nodes() { # check_nodes FOLDER...: each node has its GPUs and sees the fol
             echo "error: node $(hostname) does not see $folder; mount it, or sbatch --exclude=$(hostname)" >&2
             exit 1
         done
-        command -v nvidia-smi >/dev/null && [[ -n ${SLURM_GPUS_ON_NODE:-} ]] || exit 0
-        gpus=$(nvidia-smi -L | grep -c ^GPU)
-        ((gpus >= SLURM_GPUS_ON_NODE)) && exit 0
-        echo "error: node $(hostname) shows $gpus of $SLURM_GPUS_ON_NODE GPUs: sbatch --exclude=$(hostname)" >&2
+        wanted=${SLURM_GPUS_PER_NODE##*:}
+        [[ -n $wanted ]] && command -v nvidia-smi >/dev/null || exit 0
+        shown=$(nvidia-smi -L | grep -c ^GPU)
+        ((shown >= wanted)) && exit 0
+        echo "error: node $(hostname) shows $shown of $wanted GPUs: sbatch --exclude=$(hostname)" >&2
         exit 1' check "$@"
 }
 

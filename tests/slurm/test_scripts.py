@@ -42,7 +42,7 @@ def batch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             "SLURM_JOB_NODELIST": "n[7-8]",
             "SLURM_NNODES": "2",
             "SLURM_NTASKS_PER_NODE": "8",
-            "SLURM_GPUS_ON_NODE": "8",
+            "SLURM_GPUS_PER_NODE": "h100:8",
             "SLURM_CPUS_PER_TASK": "12",
             "SLURM_SUBMIT_DIR": str(REPOSITORY),
             "PYTHON": "python",
@@ -103,7 +103,7 @@ def test_runs_of_an_array_do_not_share_a_folder(batch) -> None:
     ("arguments", "environment", "words"),
     [
         ((), {}, ["--data is missing", "sbatch"]),
-        (("--data", "/tmp"), {"SLURM_GPUS_ON_NODE": "4"}, ["8 tasks but 4 GPUs", "per-node=4"]),
+        (("--data", "/tmp"), {"SLURM_GPUS_PER_NODE": "4"}, ["8 tasks but 4 GPUs", "per-node=4"]),
         (("--data", "/tmp"), {"SLURM_RESTART_COUNT": "51"}, ["restarted 51 times", "MAX_RESTARTS"]),
     ],
 )
