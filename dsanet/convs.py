@@ -2,7 +2,8 @@
 
 A channels_last map is, in memory, (N, T, H, W, C): splitting the batch axis, or joining H and W, is
 a view. So each kernel of the network runs as an ordinary convolution on a view of the map, and
-nothing is copied or transposed. Every forward takes T as its second argument, which is what the
+nothing is copied or transposed. (A backend whose convolution does not keep the layout, as the
+CPU's float64 3-D one, pays a copy and is still right.) Every forward takes T as its second argument, which is what the
 ``override`` marks are for.
 """
 
@@ -38,7 +39,7 @@ class TemporalConv(nn.Conv2d):
         maps, channels, height, width = x.shape
         v = x.permute(0, 2, 3, 1).view(maps // frames, frames, height * width, channels)
         y = super().forward(v.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return y.view(maps, height, width, self.out_channels).permute(0, 3, 1, 2)
+        return y.reshape(maps, height, width, -1).permute(0, 3, 1, 2)
 
 
 class VolumeConv(nn.Conv3d):
@@ -105,7 +106,7 @@ class V4DBlock(nn.Module):
         maps, channels, height, width = x.shape
         size = (maps // (self.segments * frames), self.segments, frames, height * width, channels)
         v = x.permute(0, 2, 3, 1).view(size).permute(0, 4, 1, 2, 3)
-        y = self.conv(v).permute(0, 2, 3, 4, 1).view(maps, height, width, channels)
+        y = self.conv(v).permute(0, 2, 3, 4, 1).reshape(maps, height, width, channels)
         return x + self.bn(y.permute(0, 3, 1, 2))
 
 

@@ -249,8 +249,8 @@ class ReleaseNet(nn.Module):
         return self.cls_head(self.backbone(clips.flatten(0, 1)), clips.shape[0])
 
 
-def normalise(clips: Tensor) -> Tensor:
-    """uint8 (B, U, T, H, W, 3) -> float32 (B, U, 3, T, H, W), contiguous, as the release feeds."""
-    mean = torch.tensor((123.675, 116.28, 103.53), device=clips.device)
-    std = torch.tensor((58.395, 57.12, 57.375), device=clips.device)
-    return ((clips.float() - mean) / std).permute(0, 1, 5, 2, 3, 4).contiguous()
+def normalise(clips: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 (B, U, T, H, W, 3) -> floats (B, U, 3, T, H, W), contiguous, as the release feeds."""
+    mean = torch.tensor((123.675, 116.28, 103.53), device=clips.device, dtype=dtype)
+    std = torch.tensor((58.395, 57.12, 57.375), device=clips.device, dtype=dtype)
+    return ((clips.to(dtype) - mean) / std).permute(0, 1, 5, 2, 3, 4).contiguous()
