@@ -3,8 +3,8 @@
 A channels_last map is, in memory, (N, T, H, W, C): splitting the batch axis, or joining H and W, is
 a view. So each kernel of the network runs as an ordinary convolution on a view of the map, and
 nothing is copied or transposed. (A backend whose convolution does not keep the layout, as the
-CPU's float64 3-D one, pays a copy and is still right.) Every forward takes T as its second argument, which is what the
-``override`` marks are for.
+CPU's float64 3-D one, pays a copy and is still right.) Every forward takes T as its second
+argument, which is what the ``override`` marks are for.
 """
 
 from __future__ import annotations

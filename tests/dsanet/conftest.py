@@ -70,8 +70,9 @@ def _move_conv4d(backbone: Backbone, tensors: dict[str, Tensor]) -> dict[str, Te
                 out |= {n.replace(old, f"backbone.{stage}.{before}."): t for n, t in mine.items()}
                 continue
             new = f"backbone.{stage}.{before}.dsa."
-            taps = [mine.pop(f"{old}taps.{k}.weight")[..., 0] for k in range(3)]
-            out[f"{new}conv.weight"] = torch.stack(taps, dim=2)
+            taps = [mine.pop(n)[..., 0] for n in sorted(mine) if ".taps." in n]
+            if taps:
+                out[f"{new}conv.weight"] = torch.stack(taps, dim=2)
             out |= {n.replace(old, new): t for n, t in mine.items()}
     return out
 
