@@ -1,0 +1,85 @@
+"""Decode a file strictly: a frame that FFmpeg calls damaged or concealed never counts as good."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+
+from shards.errors import BadVideo
+from shards.pixels import MAX_PIXELS
+from shards.probe import Probe, _why, open_video
+
+STRICT = {
+    "err_detect": "crccheck+bitstream+buffer+explode",
+    "max_pixels": str(MAX_PIXELS),
+    "threads": "1",
+}
+# What decoders say when they mend a picture without flagging it.
+MENDED = re.compile(
+    r"conceal|error while decoding|missing reference|could not find ref|missing picture|"
+    r"overread|slice.*damaged|corrupt|invalid data",
+    re.IGNORECASE,
+)
+
+
+class Decoder:
+    """Good frames of one file in display order; `fault` says why it ended early, if it did."""
+
+    def __init__(self, path: Path, found: Probe) -> None:
+        self.path = path
+        self.found = found
+        self.aspect: Any = None
+        self.fault = found.damaged
+        self.decoded = 0
+
+    def frames(self, start: float | None, end: float | None) -> Iterator[tuple[float, Any]]:
+        """(time in seconds, frame) for start <= time < end; stops before the first bad frame."""
+        with open_video(self.path) as (container, stream):
+            context = stream.codec_context
+            context.options = dict(STRICT)
+            self.aspect = context.sample_aspect_ratio
+            if start:
+                _seek(container, stream, start)
+            last = None
+            for frame in self._strict(container, stream):
+                time = frame.time if frame.pts is not None else None
+                if time is None:
+                    time = 0.0 if last is None else last + 1 / float(self.found.rate)
+                last = time
+                if end is not None and time >= end:
+                    return
+                if start is None or time >= start - 1e-6:
+                    yield time, frame
+
+    def _strict(self, container: Any, stream: Any) -> Iterator[Any]:
+        try:
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    self.fault = self.fault or "an incomplete packet"
+                    return
+                with av.logging.Capture() as logs:
+                    frames = packet.decode()
+                mended = next((m for _, _, m in logs if MENDED.search(m)), "")
+                for frame in frames:
+                    if frame.is_corrupt or mended:
+                        why = mended.strip() or "FFmpeg marks it as corrupt"
+                        self.fault = f"frame {self.decoded}: {why}"
+                        return
+                    self.decoded += 1
+                    yield frame
+        except MemoryError:
+            raise
+        except (av.FFmpegError, ValueError) as error:
+            self.fault = f"frame {self.decoded}: {_why(error)}"
+
+
+def _seek(container: Any, stream: Any, start: float) -> None:
+    """Go to the keyframe at or before `start` (seconds)."""
+    try:
+        container.seek(int(start / stream.time_base), stream=stream, backward=True)
+    except av.FFmpegError as error:
+        raise BadVideo("unseekable", f"cannot seek to {start:.2f} s: {_why(error)}") from None
