@@ -7,8 +7,8 @@
 #   PYTHON            the interpreter (.venv/bin/python; `python` inside a container)
 #   CONTAINER         an image: *.sif runs with apptainer, anything else is srun's --container-image (pyxis)
 #   CONTAINER_MOUNTS  SRC:DST,... added to the repository, the shards and the scratch folder
-#   STAGE             0: read the shards where they lie; 1 (default): copy them to the node's own disk
-#   SCRATCH           the node's own disk ($SLURM_TMPDIR, else $TMPDIR or /tmp with the job's id)
+#   SCRATCH           where on the node's own disk the shards are copied ($SLURM_TMPDIR, else a folder under
+#                     $TMPDIR or /tmp that is removed at the end); `--loader.stage off` reads them in place
 #   MAX_RESTARTS      refuse to start more often than this (50): ends a loop of failures
 #   MASTER_ADDR, MASTER_PORT   where ranks meet (the first node, a port from the job's id)
 #   SRUN_ARGS         further options of srun
@@ -41,7 +41,8 @@ enter() { # to the repository, with the site's settings and its Python
     local own=$PWD/.venv/bin/python
     [[ -z ${CONTAINER:-} && -x $own ]] || own=python
     PYTHON=${PYTHON:-$own}
-    SCRATCH=${SCRATCH:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}/dsanet-$SLURM_JOB_ID}}
+    SCRATCH=${SCRATCH:-${SLURM_TMPDIR:-}} OWN_SCRATCH=
+    [[ -n $SCRATCH ]] || SCRATCH=${TMPDIR:-/tmp}/dsanet-$SLURM_JOB_ID OWN_SCRATCH=$SCRATCH
     export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     local restarts=${SLURM_RESTART_COUNT:-0}
     MAX_RESTARTS=${MAX_RESTARTS:-50}
@@ -89,9 +90,13 @@ step() { # step SRUN-OPTIONS... -- COMMAND...: a job step, its lines labelled wi
         ${IN_CONTAINER[@]+"${IN_CONTAINER[@]}"} "$@"
 }
 
+per_node() { # per_node COMMAND...: once on each node
+    step --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 -- "$@"
+}
+
 check_nodes() { # check_nodes FOLDER...: each node has its GPUs and sees the folders; bad nodes are named
     # shellcheck disable=SC2016  # expanded on the node
-    step --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 -- bash -c '
+    per_node bash -c '
         for folder; do
             [[ -d $folder || $folder == *://* ]] && continue
             echo "error: node $(hostname) does not see $folder; mount it, or sbatch --exclude=$(hostname)" >&2
@@ -115,16 +120,18 @@ train() { # train ARGS...: train.py, one task per GPU
     enter
     check_layout
     rendezvous
-    trap 'come_back $?' EXIT
     local data out name=$SLURM_JOB_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
     name+=${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
     data=$(option data "$@")
     out=$(option out "$@")
     out=${out:-runs/$name}
     [[ -n $data ]] || fail "--data is missing: sbatch [options] slurm/NAME.sh --data SHARDS --out RUN"
+    mkdir -p "$(dirname "$out")"
     in_container "$data" "$out" "$SCRATCH"
+    trap 'leave $?' EXIT
     check_nodes "$data"
-    step -- "$PYTHON" train.py --out "$out" --runtime.max_requeues "$MAX_RESTARTS" "$@"
+    step -- "$PYTHON" train.py --out "$out" --runtime.max_requeues "$MAX_RESTARTS" \
+        --loader.scratch "$SCRATCH" "$@"
 }
 
 evaluate() { # evaluate ARGS...: eval.py, one task per GPU
@@ -137,15 +144,21 @@ evaluate() { # evaluate ARGS...: eval.py, one task per GPU
     [[ -n $data && -n $checkpoint ]] || fail "--data or --checkpoint is missing:" \
         "sbatch [options] slurm/eval.sh --data SHARDS --checkpoint RUN"
     in_container "$data" "$checkpoint" "$SCRATCH"
+    trap 'leave 0' EXIT # an interrupted evaluation starts anew: only Slurm itself requeues it
     check_nodes "$data" "$(dirname "$checkpoint")"
-    step -- "$PYTHON" eval.py "$@"
+    step -- "$PYTHON" eval.py --loader.scratch "$SCRATCH" "$@"
 }
 
-come_back() { # come_back RC: requeue if the warning signal ended a step that could not do it itself
-    # 138 = 128 + SIGUSR1: the tasks were still starting, or have no scontrol, as in a container.
-    (($1 == 138 && ${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)) || return 0
-    sleep 5 # when the trainer did requeue the job, this script ends here
-    echo "ended by the warning signal: requeueing"
-    requeue
-    sleep 60
+leave() { # leave RC: remove what this script made on the nodes; requeue what could not do so itself
+    local rc=$1
+    # 138 = 128 + SIGUSR1, the warning signal: the tasks were still starting, or have no scontrol, as
+    # in a container. A trainer that did requeue the job ends this script within the pause.
+    if ((rc == 138 && ${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)); then
+        sleep 5
+        echo "ended by the warning signal: requeueing"
+        requeue
+        sleep 60
+    elif [[ -n $OWN_SCRATCH && $rc != 143 ]]; then
+        per_node rm -rf "$OWN_SCRATCH" || true
+    fi
 }

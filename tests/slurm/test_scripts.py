@@ -84,8 +84,9 @@ def test_scripts_are_clean_shell(path: Path) -> None:
 def test_training_starts_one_task_per_gpu_on_checked_nodes(batch, name: str) -> None:
     done = batch(name, "--data", "/tmp", "--out", "runs/x", "--optim.lr", "0.02")
     assert done.returncode == 0, done.stderr
-    check, train = steps(done.stdout)
-    assert "--ntasks-per-node=1" in check
+    check, train, clean = steps(done.stdout)
+    assert all({"--nodes=2", "--ntasks-per-node=1"} <= set(words) for words in (check, clean))
+    assert clean[-3:] == ["rm", "-rf", after(train, "--loader.scratch")]
     assert check[-2:] == ["check", "/tmp"]
     assert {"--kill-on-bad-exit=1", "--cpus-per-task=12", "train.py"} <= set(train)
     assert after(train, "--out") == "runs/x"
@@ -95,7 +96,7 @@ def test_training_starts_one_task_per_gpu_on_checked_nodes(batch, name: str) -> 
 
 def test_runs_of_an_array_do_not_share_a_folder(batch) -> None:
     array = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "3"}
-    train = steps(batch("k400", "--data=/tmp", **array).stdout)[-1]
+    _, train, _ = steps(batch("k400", "--data=/tmp", **array).stdout)
     assert after(train, "--out") == "runs/dsanet-k400-40-3"
 
 
@@ -129,13 +130,13 @@ def test_a_step_ended_by_the_warning_signal_is_requeued_up_to_the_cap(batch) -> 
 def test_containers_see_repository_shards_and_run(batch, tmp_path: Path) -> None:
     data, out = tmp_path / "shards", tmp_path / "runs" / "a"
     words = ("--data", str(data), "--out", str(out))
-    extra = {"CONTAINER_MOUNTS": "/lustre:/lustre", "PYTHON": ""}
-    pyxis = steps(batch("k400", *words, CONTAINER="image.sqsh", **extra).stdout)[-1]
+    extra = {"CONTAINER_MOUNTS": "/lustre:/lustre", "PYTHON": "", "SCRATCH": "/local/job_41"}
+    _, pyxis = steps(batch("k400", *words, CONTAINER="image.sqsh", **extra).stdout)
     mounts = next(w for w in pyxis if w.startswith("--container-mounts=")).split("=")[1].split(",")
     assert "--container-image=image.sqsh" in pyxis
-    assert {f"{p}:{p}" for p in (REPOSITORY, tmp_path, tmp_path / "runs")} <= set(mounts)
+    assert {f"{p}:{p}" for p in (REPOSITORY, tmp_path, tmp_path / "runs", "/local")} <= set(mounts)
     assert "/lustre:/lustre" in mounts
-    sif = steps(batch("k400", *words, CONTAINER="image.sif", **extra).stdout)[-1]
+    _, sif = steps(batch("k400", *words, CONTAINER="image.sif", **extra).stdout)
     start = sif.index("apptainer")
     assert sif[start : start + 3] == ["apptainer", "exec", "--nv"]
     assert sif[sif.index("image.sif") + 1 :][:2] == ["python", "train.py"]

@@ -1,0 +1,74 @@
+"""submit.py: what it would queue, and which mistakes it finds first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def submit(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run submit.py as a user does, from anywhere."""
+    command = [sys.executable, REPOSITORY / "slurm" / "submit.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
+
+
+def directives(text: str) -> dict[str, str]:
+    """The #SBATCH options of a batch file."""
+    lines = [line.removeprefix("#SBATCH --") for line in text.splitlines() if "#SBATCH" in line]
+    return {key: value for key, _, value in (line.partition("=") for line in lines)}
+
+
+def test_dry_run_shows_the_scripts_options_under_those_of_the_command_line(tmp_path: Path) -> None:
+    data = ("--data", tmp_path, "--out", tmp_path / "run")
+    site = ("--nodes", 4, "--gpus-per-node", "h100:4", "--partition", "gpu", "--sbatch", "mem=64G")
+    done = submit("k400", *data, *site, "--sbatch", "hold", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    got = directives(done.stdout)
+    script = directives((REPOSITORY / "slurm" / "k400.sh").read_text())
+    changed = {"nodes": "4", "gpus-per-node": "h100:4", "ntasks-per-node": "4", "mem": "64G"}
+    kept = {key: script[key] for key in ("time", "signal", "cpus-per-task", "requeue", "exclusive")}
+    assert got.items() >= (kept | changed | {"partition": "gpu", "hold": ""}).items()
+    assert got["open-mode"] == "append"
+    assert f"bash slurm/k400.sh --out {tmp_path}/run --data {tmp_path}" in done.stdout
+    assert not (tmp_path / "run").exists(), "a dry run leaves nothing behind"
+
+
+def test_a_sweep_is_one_array_with_a_folder_for_each_combination(tmp_path: Path) -> None:
+    sweep = ("--sweep", "optim.lr", "0.01", "0.02", "--sweep", "seed", 0, 1, "--parallel", 3)
+    done = submit("k400", "--data", tmp_path, "--out", tmp_path / "s", *sweep, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert directives(done.stdout)["array"] == "0-3%3"
+    tasks = [line for line in done.stdout.splitlines() if line.startswith("# task")]
+    assert len({line.split("--out ")[1].split()[0] for line in tasks}) == len(tasks) == 4
+    assert "s/optim.lr=0.02+seed=0" in tasks[2]
+    assert tasks[2].endswith("--optim.lr=0.02 --seed=0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--out", "/tmp/x", "--optim.lrr", "0.1"), ["optim.lrr", "optim.lr"]),
+        (("--sweep", "seed", "1", "2"), ["a sweep needs --out"]),
+        (("--out", "/tmp/x", "--sweep", "seed"), ["--sweep seed has no values"]),
+        (("--out", "/tmp/x", "--sweep", "seed", "1", "1"), ["share a folder"]),
+        (("--out", "/tmp/x", "--seed", "many"), ["seed"]),
+    ],
+)
+def test_mistakes_are_one_line_and_queue_nothing(arguments: tuple[str, ...], words) -> None:
+    done = submit("k400", "--data", "/tmp", *arguments, "--dry-run")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in words)
+
+
+def test_evaluation_is_not_given_a_signal_that_would_end_it() -> None:
+    done = submit("eval", "--data", "/tmp", "--checkpoint", "runs/x", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert directives(done.stdout)["signal"].startswith("CONT@")
