@@ -1,0 +1,54 @@
+"""What every thread of a loader is doing, and the watchdog that says so when nothing moves."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Activity:
+    """Thread name -> what it is doing and since when."""
+
+    def __init__(self) -> None:
+        self._now: dict[str, tuple[str, float]] = {}
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Mark the calling thread as busy with `what`."""
+        name = threading.current_thread().name
+        before = self._now.get(name)
+        self._now[name] = (what, time.monotonic())
+        try:
+            yield
+        finally:
+            if before is None:
+                self._now.pop(name, None)
+            else:
+                self._now[name] = before
+
+    def report(self) -> list[str]:
+        """One line for each busy thread, the longest first."""
+        now = time.monotonic()
+        busy = sorted(self._now.items(), key=lambda item: item[1][1])
+        return [f"{name}: {what} for {now - since:.0f} s" for name, (what, since) in busy]
+
+
+def stacks() -> str:
+    """The Python stacks of all threads."""
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read()
+
+
+def shout(seconds: float, activity: Activity) -> str:
+    """Say on stderr where every thread stands, and return the short form."""
+    lines = activity.report() or ["no thread of the loader is at work"]
+    short = f"no batch for {seconds:.0f} s: " + "; ".join(lines)
+    print(f"warning: {short}\n{stacks()}", file=sys.stderr, flush=True)
+    return short

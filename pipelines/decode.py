@@ -1,0 +1,164 @@
+"""Runs the graph on batches of videos, ahead of the consumer, and survives what DALI refuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.graph import GraphInput, GraphSpec, build_graph, feed
+from pipelines.workers import Workers
+
+
+@dataclass
+class EncodedBatch:
+    """What a decoder takes for V videos of F frames and C crops.
+
+    payload: per video a list of F encoded frames (image head) or its container bytes; picks: per
+    video the frame numbers (F,) inside those bytes; boxes (V, C, 4); flips (V,); colours (V, 4).
+    """
+
+    payload: list[Any]
+    picks: list[np.ndarray]
+    boxes: np.ndarray
+    flips: np.ndarray
+    colours: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.payload)
+
+    def part(self, rows: Sequence[int]) -> EncodedBatch:
+        """The videos at `rows`."""
+        at = list(rows)
+        return EncodedBatch(
+            payload=[self.payload[row] for row in at],
+            picks=[self.picks[row] for row in at],
+            boxes=self.boxes[at],
+            flips=self.flips[at],
+            colours=self.colours[at],
+        )
+
+
+class DecodeError(Exception):
+    """DALI refused a batch; the text is its message."""
+
+
+class Decoder:
+    """A graph and the torch half of it.
+
+    `submit` starts a batch, `collect` returns the oldest one as uint8 (V, C, F, size, size, 3),
+    on the CPU or, for a graph with a device, on the GPU.
+    """
+
+    def __init__(self, spec: GraphSpec, frames: int) -> None:
+        self.spec, self.frames = spec, frames
+        self.pipeline = build_graph(spec)
+        self._resizers = None if spec.resize else Workers(spec.threads, "loader-resize")
+        self.resizes_here = not spec.resize
+
+    def submit(self, batch: EncodedBatch) -> None:
+        """Start decoding; at most two batches may be under way."""
+        feed(self.pipeline, self.spec, self._input(batch))
+        self.pipeline.schedule_run()
+
+    def collect(self) -> tuple[Any, ...]:
+        """Wait for the oldest batch. DecodeError where DALI raised on it."""
+        try:
+            return tuple(self.pipeline.outputs())
+        except RuntimeError as error:
+            raise DecodeError(first_line(str(error))) from None
+
+    def tensor(self, outputs: tuple[Any, ...]) -> torch.Tensor:
+        """Outputs of `collect` as one tensor (V, C, F, size, size, 3); no copy where C = 1."""
+        if self._resizers is not None:
+            return self._resized(outputs)
+        size = self.spec.size
+        crops = [torch.from_dlpack(output.as_tensor()) for output in outputs]
+        shaped = [crop.view(-1, 1, self.frames, size, size, 3) for crop in crops]
+        return shaped[0] if len(shaped) == 1 else torch.cat(shaped, dim=1)
+
+    def bisect(self, batch: EncodedBatch) -> dict[int, str]:
+        """Rows of a refused batch that are at fault, with the reason of each."""
+        faults: dict[int, str] = {}
+        open_parts = [list(range(len(batch)))]
+        while open_parts:
+            rows = open_parts.pop()
+            try:
+                self.submit(batch.part(rows))
+                self.collect()
+            except DecodeError as error:
+                if len(rows) == 1:
+                    faults[rows[0]] = str(error)
+                else:
+                    half = len(rows) // 2
+                    open_parts += [rows[half:], rows[:half]]
+        return faults
+
+    def close(self) -> None:
+        """Free the graph and its threads."""
+        if self._resizers is not None:
+            self._resizers.close()
+        del self.pipeline
+
+    def _input(self, batch: EncodedBatch) -> GraphInput:
+        if self.spec.head != "image":
+            return GraphInput(
+                encoded=batch.payload,
+                boxes=batch.boxes,
+                flips=batch.flips,
+                colours=batch.colours,
+                picks=batch.picks if self.spec.head == "video" else None,
+            )
+        return GraphInput(
+            encoded=[frame for video in batch.payload for frame in video],
+            boxes=np.repeat(batch.boxes, self.frames, axis=0),
+            flips=np.repeat(batch.flips, self.frames),
+            colours=np.repeat(batch.colours, self.frames, axis=0),
+        )
+
+    def _resized(self, outputs: tuple[Any, ...]) -> torch.Tensor:
+        assert self._resizers is not None
+        per_video = self.frames if self.spec.head == "image" else 1
+        videos, size = len(outputs[0]) // per_video, self.spec.size
+        clips = torch.empty((videos, len(outputs), self.frames, size, size, 3), dtype=torch.uint8)
+        jobs = [(v, c) for v in range(videos) for c in range(len(outputs))]
+
+        def one(video: int, crop: int) -> None:
+            output = outputs[crop]
+            views = [
+                torch.from_numpy(np.asarray(output[video * per_video + k]))
+                for k in range(per_video)
+            ]
+            frames = torch.stack(views) if self.spec.head == "image" else views[0]
+            resize(frames, clips[video, crop])
+
+        self._resizers.map(one, *zip(*jobs, strict=True))
+        return clips
+
+
+def resize(frames: torch.Tensor, out: torch.Tensor) -> None:
+    """Bilinear, without antialiasing: frames (F, h, w, 3) uint8 into out (F, H, W, 3)."""
+    if frames.shape == out.shape:
+        out.copy_(frames)
+        return
+    # The overload with `out` saves a copy; it is what F.interpolate calls.
+    torch._C._nn.upsample_bilinear2d(
+        frames.permute(0, 3, 1, 2), out.shape[1:3], False, None, None, out=out.permute(0, 3, 1, 2)
+    )
+
+
+def first_line(message: str) -> str:
+    """The telling line of a DALI error, which comes with a stack of C++ frames."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Stacktrace", "[frame", "Error in"))]
+    return (telling or lines or ["DALI gave no reason"])[0][:300]
+
+
+def usable_cores() -> int:
+    """Cores of this process's share of the machine."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

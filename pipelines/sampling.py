@@ -1,0 +1,182 @@
+"""Which frames of a video are seen: pure arithmetic on frame numbers, no randomness of its own.
+
+Random draws come in as numbers in [0, 1), so the same functions serve every seed, rank and test.
+N is the number of frames of a video, U snippets of T frames at stride S, W the window of
+consecutive frames that one snippet spans (paper, section 4.2: 32 or 64 frames, stride 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.errors import LoaderUsageError
+
+MODES = ("segments", "release", "dense", "uniform", "spread")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which U x T frames of a video make up one input of the network.
+
+    mode: `segments` the paper's; `release` the arithmetic of the authors' code; `spread` T frames
+    evenly over each segment (Something-Something); `dense` and `uniform` those of TSM and TSN.
+    window: frames that a snippet spans, by default T * S.
+    """
+
+    segments: int = 4
+    frames: int = 4
+    stride: int = 8
+    window: int | None = None
+    mode: str = "segments"
+
+    def __post_init__(self) -> None:
+        for name in ("segments", "frames", "stride"):
+            if getattr(self, name) < 1:
+                raise LoaderUsageError(f"sampling.{name} is {getattr(self, name)}: give 1 or more")
+        if self.mode not in MODES:
+            raise LoaderUsageError(
+                f"sampling.mode is {self.mode!r}: choose one of {', '.join(MODES)}"
+            )
+        if self.span < (self.frames - 1) * self.stride + 1:
+            raise LoaderUsageError(
+                f"sampling.window {self.window} cannot hold {self.frames} frames at stride "
+                f"{self.stride}: give {(self.frames - 1) * self.stride + 1} or more"
+            )
+
+    @property
+    def span(self) -> int:
+        """W, the consecutive frames that one snippet spans."""
+        return self.frames * self.stride if self.window is None else self.window
+
+    def draws(self) -> int:
+        """Random numbers that `train_frames` takes for one video."""
+        return self.segments * (self.frames if self.mode == "uniform" else 1)
+
+
+def train_frames(num_frames: int, config: SamplingConfig, draws: np.ndarray) -> np.ndarray:
+    """Frame numbers (U, T) of a random training input; draws are >= config.draws() in [0, 1)."""
+    x = np.asarray(draws, np.float64)[: config.draws()]
+    if config.mode == "release":
+        return _windows(_release_train_starts(num_frames, config, x), num_frames, config)
+    if config.mode == "dense":
+        return _dense(np.sort(_below(x, max(1, num_frames - config.span + 1))), num_frames, config)
+    if config.mode == "uniform":
+        return _uniform(num_frames, x[None]).reshape(config.segments, config.frames)
+    return _segments(num_frames, config, x)
+
+
+def val_frames(num_frames: int, config: SamplingConfig) -> np.ndarray:
+    """Frame numbers (U, T) of the validation input: every draw at its centre."""
+    if config.mode in ("release", "dense"):
+        return test_frames(num_frames, config.segments, config)
+    return train_frames(num_frames, config, np.full(config.draws(), 0.5))
+
+
+def test_frames(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarray:
+    """Frame numbers (K, T) of K clips placed uniformly over the whole video.
+
+    In the modes `segments` and `spread` a clip spans what a training snippet of this video spans.
+    In `uniform` they are K / U interleaved passes over the video. Clips g, g + G, g + 2G, ...
+    (G = K / U) form one input of U snippets, which therefore always spans the video.
+    """
+    if clips < 1:
+        raise LoaderUsageError(f"{clips} clips: give 1 or more")
+    if config.mode == "release":
+        tick = (num_frames - config.span + 1) / clips
+        centres = np.floor(tick / 2 + tick * np.arange(clips)).astype(np.int64)
+        return _windows(centres if tick > 0 else centres * 0, num_frames, config)
+    if config.mode == "dense":
+        room = max(0, num_frames - config.span)
+        # One clip is centred; several go from the first frame to the last, as TSM's ten do.
+        starts = np.linspace(0, room, clips) if clips > 1 else np.array([room / 2])
+        return _dense(starts.astype(np.int64), num_frames, config)
+    if config.mode == "uniform":
+        return _uniform_passes(num_frames, clips, config)
+    return _uniform_clips(num_frames, clips, config)
+
+
+def _below(x: np.ndarray, count: int | np.ndarray) -> np.ndarray:
+    """Turn draws in [0, 1) into whole numbers in [0, count)."""
+    return np.floor(x * count).astype(np.int64)
+
+
+def _windows(starts: np.ndarray, num_frames: int, config: SamplingConfig) -> np.ndarray:
+    """Frames start + t * S, held at the last frame of the video."""
+    frames = starts[:, None] + np.arange(config.frames) * config.stride
+    return np.clip(frames, 0, num_frames - 1)
+
+
+def _segments(num_frames: int, config: SamplingConfig, x: np.ndarray) -> np.ndarray:
+    """One window at a random place of each of U equal segments.
+
+    A segment shorter than the window gives T frames spread evenly over all of it instead: the
+    snippets stay apart and in order, where the released code puts them all on frame 0.
+    """
+    U, T, W = config.segments, config.frames, config.span
+    bounds = num_frames * np.arange(U + 1) // U
+    low, room = bounds[:-1], np.diff(bounds) - W + 1
+    if config.mode == "spread" or room.min() < 1:
+        return _evenly(num_frames * np.arange(U) / U, num_frames / U, x, num_frames, T)
+    # A window wider than T strides holds its frames in its middle.
+    margin = (W - T * config.stride) // 2 if T * config.stride < W else 0
+    return _windows(low + _below(x, room) + margin, num_frames, config)
+
+
+def _evenly(
+    starts: np.ndarray, length: float, x: np.ndarray, num_frames: int, frames: int
+) -> np.ndarray:
+    """T frames at a fixed step of length / T from each start, shifted by x of a step."""
+    steps = (np.arange(frames) + x[:, None]) * (length / frames)
+    return np.clip(np.floor(starts[:, None] + steps).astype(np.int64), 0, num_frames - 1)
+
+
+def _uniform(num_frames: int, x: np.ndarray) -> np.ndarray:
+    """TSN: the video in as many equal parts as x (rows, parts) has columns, one frame of each."""
+    parts = np.arange(x.shape[1])
+    return np.clip(
+        np.floor((parts + x) * num_frames / len(parts)).astype(np.int64), 0, num_frames - 1
+    )
+
+
+def _uniform_passes(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarray:
+    """K clips (K, T): clip u * G + g is pass g of G over the u-th of U parts of the video."""
+    U, T = config.segments, config.frames
+    if clips % U:
+        raise LoaderUsageError(
+            f"{clips} clips do not divide into groups of {U} snippets: give a multiple of {U}, "
+            "or sampling.segments 1"
+        )
+    G = clips // U
+    phases = np.repeat(((np.arange(G) + 0.5) / G)[:, None], U * T, axis=1)
+    passes = _uniform(num_frames, phases).reshape(G, U, T)
+    return passes.transpose(1, 0, 2).reshape(clips, T)
+
+
+def _dense(starts: np.ndarray, num_frames: int, config: SamplingConfig) -> np.ndarray:
+    """TSM's dense sampling: a window anywhere in the video, frame numbers modulo N."""
+    return (starts[:, None] + np.arange(config.frames) * config.stride) % num_frames
+
+
+def _release_train_starts(num_frames: int, config: SamplingConfig, x: np.ndarray) -> np.ndarray:
+    """Starts of the U snippets as the authors' code draws them."""
+    U, L = config.segments, config.span
+    step = (num_frames - L + 1) // U
+    if step > 0:
+        return np.arange(U) * step + _below(x, step)
+    if num_frames > max(U, L):
+        return np.sort(_below(x, num_frames - L + 1))
+    return np.zeros(U, np.int64)
+
+
+def _uniform_clips(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarray:
+    """K clips whose windows are spaced evenly; they overlap where the video is short."""
+    W, segment = config.span, num_frames / config.segments
+    if config.mode == "spread" or num_frames // config.segments < W:
+        starts = (num_frames - segment) * (np.arange(clips) + 0.5) / clips
+        return _evenly(starts, segment, np.full(clips, 0.5), num_frames, config.frames)
+    tick = (num_frames - W + 1) / clips
+    margin = max(0, W - config.frames * config.stride) // 2
+    starts = np.floor(tick / 2 + tick * np.arange(clips)).astype(np.int64)
+    return _windows(starts + margin, num_frames, config)

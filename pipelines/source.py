@@ -1,0 +1,181 @@
+"""The bytes of just the frames that a plan wants, read with pread and checked by CRC32."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.activity import Activity
+from pipelines.workers import Workers
+from shards import Split
+
+OPEN_FILES = 128
+RETRIES = 2  # of an operating-system error, which a network file system may answer in passing
+PAUSE = 0.2  # seconds before a retry
+READ_LIMIT = 64 << 20  # bytes of one pread at most
+
+
+class SampleError(Exception):
+    """One video cannot be had; the text names the tar, the key and what is wrong."""
+
+
+class OpenFiles:
+    """File descriptors of the tars in use, the least recently used closed first."""
+
+    def __init__(self, random: bool, limit: int = OPEN_FILES) -> None:
+        self._random, self._limit = random, limit
+        self._open: OrderedDict[Path, list[int]] = OrderedDict()  # [descriptor, users]
+        self._lock = threading.Lock()
+
+    def take(self, path: Path) -> int:
+        """A descriptor of `path`, kept open until `give` has been called as often."""
+        with self._lock:
+            entry = self._open.get(path)
+            if entry is None:
+                entry = self._open[path] = [os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0]
+                if self._random:
+                    # Read-ahead would fetch the frames between the wanted ones as well.
+                    os.posix_fadvise(entry[0], 0, 0, os.POSIX_FADV_RANDOM)
+            entry[1] += 1
+            self._open.move_to_end(path)
+            return entry[0]
+
+    def give(self, path: Path) -> None:
+        """Say that the descriptor is no longer used by this reader."""
+        with self._lock:
+            self._open[path][1] -= 1
+            idle = [p for p, entry in self._open.items() if not entry[1]]
+            for old in idle[: max(0, len(self._open) - self._limit)]:
+                os.close(self._open.pop(old)[0])
+
+    def close(self) -> None:
+        """Close all."""
+        with self._lock:
+            for descriptor, _ in self._open.values():
+                os.close(descriptor)
+            self._open.clear()
+
+
+@dataclass
+class ReadMeter:
+    """What the source has read so far."""
+
+    bytes: int = 0
+    reads: int = 0
+    videos: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, size: int, reads: int) -> None:
+        """Count one video."""
+        with self.lock:
+            self.bytes += size
+            self.reads += reads
+            self.videos += 1
+
+
+class FrameSource:
+    """Reads frames of a split with a pool of threads.
+
+    gap: bytes between two wanted frames up to which both are fetched by one read; 0 reads each
+    frame alone (local disk), a large gap reads whole stretches (network disk).
+    """
+
+    def __init__(self, split: Split, activity: Activity, *, threads: int = 8, gap: int = 0) -> None:
+        self.split, self.activity, self.gap = split, activity, gap
+        self.meter = ReadMeter()
+        self._files = OpenFiles(random=gap < (1 << 20))
+        self._pool = Workers(threads, "loader-read")
+
+    def fetch(
+        self, ids: Sequence[int], frames: Sequence[np.ndarray]
+    ) -> list[list[np.ndarray] | SampleError]:
+        """Encoded frames of each video in the order asked for, or the error it met."""
+        return self._pool.map(self._video, ids, frames)
+
+    def close(self) -> None:
+        """Stop the threads and close the files."""
+        self._pool.close()
+        self._files.close()
+
+    def place(self, sample: int) -> str:
+        """Tar and key of a sample, for messages."""
+        return f"{self.split.tar_path(sample)} {self.split.key(sample)}"
+
+    def _video(self, sample: int, frames: np.ndarray) -> list[np.ndarray] | SampleError:
+        for attempt in range(RETRIES + 1):
+            try:
+                with self.activity.doing(f"reading {self.place(sample)}"):
+                    return self._read(sample, frames)
+            except FileNotFoundError as error:
+                return SampleError(f"{self.place(sample)}: {error.strerror}: {error.filename}")
+            except SampleError as error:
+                return error
+            except OSError as error:
+                failure = SampleError(f"{self.place(sample)}: {error}")
+                if attempt < RETRIES:
+                    time.sleep(PAUSE)
+        return failure
+
+    def _read(self, sample: int, frames: np.ndarray) -> list[np.ndarray]:
+        row = self.split.samples[sample]
+        wanted = np.unique(frames)
+        if wanted[0] < 0 or wanted[-1] >= row["num_frames"]:
+            raise SampleError(f"{self.place(sample)}: frame {wanted[-1]} of {row['num_frames']}")
+        table = self.split.frames[int(row["first_frame"]) + wanted]
+        offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
+        if (offsets + sizes).max() > row["size"]:
+            raise SampleError(f"{self.place(sample)}: the frame table points outside the file")
+        pieces = self._ranges(sample, int(row["offset"]), offsets, sizes)
+        found = {}
+        crcs = table["crc32"].tolist()
+        for frame, piece, crc in zip(wanted.tolist(), pieces, crcs, strict=True):
+            if zlib.crc32(piece) != crc:
+                raise SampleError(f"{self.place(sample)}: frame {frame} is corrupt (CRC32)")
+            found[frame] = piece
+        return [found[frame] for frame in frames.tolist()]
+
+    def _ranges(
+        self, sample: int, base: int, offsets: np.ndarray, sizes: np.ndarray
+    ) -> list[np.ndarray]:
+        """The byte ranges of one tar, neighbours fetched by one read."""
+        path = self.split.tar_path(sample)
+        descriptor = self._files.take(path)
+        pieces: list[np.ndarray] = []
+        size = reads = 0
+        try:
+            for first, last in merged(offsets, sizes, self.gap):
+                start, end = int(offsets[first]), int(offsets[last] + sizes[last])
+                block = os.pread(descriptor, end - start, base + start)
+                if len(block) != end - start:
+                    raise SampleError(
+                        f"{self.place(sample)}: short read, {len(block)} of {end - start} bytes"
+                    )
+                data = np.frombuffer(block, np.uint8)
+                for row in range(first, last + 1):
+                    begin = int(offsets[row]) - start
+                    pieces.append(data[begin : begin + int(sizes[row])])
+                size, reads = size + len(block), reads + 1
+        finally:
+            self._files.give(path)
+        self.meter.add(size, reads)
+        return pieces
+
+
+def merged(offsets: np.ndarray, sizes: np.ndarray, gap: int) -> Iterable[tuple[int, int]]:
+    """First and last row of each read: rows ascending, joined over gaps of at most `gap` bytes."""
+    ends = offsets + sizes
+    apart = offsets[1:] - ends[:-1] > gap
+    first = 0
+    for row in range(1, len(offsets) + 1):
+        full = row < len(offsets) and ends[row] - offsets[first] > READ_LIMIT
+        if row == len(offsets) or apart[row - 1] or full:
+            yield first, row - 1
+            first = row

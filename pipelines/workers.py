@@ -1,0 +1,50 @@
+"""A pool of daemon threads: unlike concurrent.futures, a thread stuck in a dead read cannot keep
+the interpreter from leaving."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+class Workers:
+    """`count` daemon threads that run functions over columns of arguments."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
+            for index in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def map(self, function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
+        """Results in order; the first exception is raised once all calls have ended."""
+        calls = list(zip(*columns, strict=True))
+        results: list[Any] = [None] * len(calls)
+        done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        for index, arguments in enumerate(calls):
+            self._tasks.put((function, arguments, results, index, done))
+        errors = [error for _ in calls if (error := done.get()) is not None]
+        if errors:
+            raise errors[0]
+        return results
+
+    def close(self) -> None:
+        """Let the threads end after the call they are in."""
+        for _ in self._threads:
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            function, arguments, results, index, done = task
+            try:
+                results[index] = function(*arguments)
+                error: BaseException | None = None
+            except BaseException as caught:
+                error = caught
+            done.put(error)
+            del task, function, arguments, results, done, error  # hold no batch while idle

@@ -1,0 +1,72 @@
+"""Small shard sets made from synthetic video, built once per session."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from shards import ShardSettings, Source, Split, build_split, open_split
+
+CLASSES = ("left to right", "right to left", "still")
+SIZES = ((96, 128), (128, 96), (100, 140))
+
+
+def moving_video(path: Path, frames: int, size: tuple[int, int], seed: int) -> None:
+    """A smooth background with a bright square that moves a little in each frame (FFV1)."""
+    height, width = size
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    base = np.stack(
+        [127 + 80 * np.sin(x / a + y / b) for a, b in generator.uniform(12, 40, (3, 2))], axis=-1
+    )
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(30))
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        stream.thread_count = 1
+        for t in range(frames):
+            image = base.copy()
+            left = (3 * t + 7 * seed) % (width - 24)
+            image[20:44, left : left + 24] = (240, 30 + 5 * (seed % 8), 60)
+            frame = av.VideoFrame.from_ndarray(image.astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="bgr0")))
+        container.mux(stream.encode())
+
+
+def make_split(
+    folder: Path, lengths: list[int], codec: str = "mjpeg", name: str = "train", **settings: object
+) -> Split:
+    """A split with one video for each length, sizes and labels in turn."""
+    sources = []
+    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    for number, length in enumerate(lengths):
+        path = folder / "videos" / f"{number:03d}.mkv"
+        if not path.exists():
+            moving_video(path, length, SIZES[number % len(SIZES)], number)
+        sources.append(Source(path=path, label=number % len(CLASSES), key=f"v{number:03d}"))
+    chosen = ShardSettings(codec=codec, workers=1, **settings)  # type: ignore[arg-type]
+    report = build_split(sources, folder / codec, name, CLASSES, chosen)
+    assert report.exit_code == 0, report
+    return open_split(folder / codec, name)
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this session's sets lie."""
+    return tmp_path_factory.mktemp("loader")
+
+
+@pytest.fixture(scope="session")
+def split(video_folder: Path) -> Split:
+    """26 mjpeg videos of 1 to 200 frames in several tars."""
+    lengths = [1, 2, 3, 5, 12, 31, 45, 64, 90, 130, 150, 200] + [40 + n for n in range(14)]
+    return make_split(video_folder, lengths, tar_samples=5)
+
+
+def open_files() -> int:
+    """File descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))
