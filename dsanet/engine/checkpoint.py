@@ -1,0 +1,176 @@
+"""Checkpoints: written whole or not at all, checked before they are believed.
+
+A file is called `step-SSSSSSSSS-HHHHHHHHHHHHHHHH.pt`: the step after which it was taken and the
+head of its SHA-256. The name is given by one rename after the content is on the disk, so a file
+under such a name is complete, and a later change of any bit is found when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dsanet.engine.errors import EngineError
+
+NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save and what to keep.
+
+    Attributes:
+        keep: newest checkpoints kept, besides the best one.
+        every_steps: also save every so many steps; 0: at the end of each epoch only.
+        every_minutes: also save when so much time has passed since the last save; 0: never.
+    """
+
+    keep: int = 2
+    every_steps: int = 0
+    every_minutes: float = 30.0
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()[:16]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `path` so that a reader, or a crash at any instant, sees the old or the new content."""
+    partial = path.with_name(f"{path.name}{PARTIAL}")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    _sync_folder(path.parent)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Only one process may save; any may read.
+    """
+
+    def __init__(self, path: Path, keep: int = 2) -> None:
+        self.path = path
+        self.keep = keep
+
+    def names(self) -> list[Path]:
+        """All complete checkpoints, oldest first."""
+        if not self.path.is_dir():
+            return []
+        return sorted(p for p in self.path.iterdir() if NAME.fullmatch(p.name))
+
+    def clean(self) -> None:
+        """Remove what a killed writer left behind."""
+        for path in self.path.glob(f"*{PARTIAL}"):
+            path.unlink(missing_ok=True)
+
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Write `state` under the step's name and drop what is no longer kept.
+
+        Raises:
+            EngineError: when the disk refuses; the checkpoints before this one are untouched.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        partial = self.path / f"step-{step:09d}.pt{PARTIAL}"
+        try:
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise EngineError(
+                f"cannot write a checkpoint to {self.path}: {error}; make room there, then run the "
+                "same command again: it continues from the checkpoint before"
+            ) from error
+        path = self.path / f"step-{step:09d}-{_digest(partial)}.pt"
+        partial.replace(path)
+        _sync_folder(self.path)
+        self._prune()
+        return path
+
+    def mark_best(self, path: Path, value: float) -> None:
+        """Remember `path` as the best so far."""
+        content = json.dumps({"file": path.name, "value": value})
+        write_atomic(self.path / "best.json", content.encode())
+
+    def best(self) -> tuple[Path, float] | None:
+        """The best checkpoint and its validation score, if one is marked and still there."""
+        mark = self.path / "best.json"
+        if not mark.is_file():
+            return None
+        content = json.loads(mark.read_text())
+        path = self.path / content["file"]
+        return (path, float(content["value"])) if path.is_file() else None
+
+    def _prune(self) -> None:
+        best = self.best()
+        kept = {best[0]} if best else set()
+        for path in self.names()[: -max(self.keep, 1)]:
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def newest(self, say: Callable[[str], None]) -> dict[str, Any] | None:
+        """State of the newest undamaged checkpoint, or None for a fresh folder.
+
+        A damaged one is named through `say` and the one before it is taken.
+
+        Raises:
+            EngineError: when there are checkpoints and none can be read.
+        """
+        names = self.names()
+        for path in reversed(names):
+            try:
+                return load_checkpoint(path)
+            except EngineError as error:
+                say(f"warning: {error}; taking the checkpoint before it")
+        if names:
+            raise EngineError(
+                f"all {len(names)} checkpoints in {self.path} are damaged; remove them to start "
+                "the run from the beginning"
+            )
+        return None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, after checking the hash in its name if it has one.
+
+    Raises:
+        EngineError: when the file is missing, damaged, or not one of ours.
+    """
+    if not path.is_file():
+        raise EngineError(f"no checkpoint at {path}; give a run folder or a .pt file")
+    match = NAME.fullmatch(path.name)
+    if match and _digest(path) != match[2]:
+        raise EngineError(f"checkpoint {path} is damaged: its content does not match its name")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the broken byte leads to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EngineError(f"checkpoint {path} cannot be read: {reason}") from error
+    if not isinstance(state, dict):
+        raise EngineError(f"checkpoint {path} holds no state of a run")
+    return state

@@ -1,0 +1,280 @@
+"""Settings of a run: recipe, then files, then dotted keys of the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from dsanet import NetworkConfig
+from dsanet.engine.checkpoint import CheckpointConfig
+from dsanet.engine.errors import UsageError
+from dsanet.engine.loss import LossConfig
+from dsanet.engine.optim import OptimConfig, ScheduleConfig
+from pipelines import AugmentConfig, LoaderConfig, SamplingConfig
+
+Settings = TypeVar("Settings")
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """The global batch.
+
+    Attributes:
+        videos: videos of one optimiser step over all processes; a run keeps it for life.
+        per_gpu: most videos that one process holds in one forward pass; the rest is accumulated.
+    """
+
+    videos: int = 96
+    per_gpu: int = 12
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Validation during training: U centre snippets, one centre crop.
+
+    Attributes:
+        split: split of the shard set; null trains without validation.
+        every: epochs between validations; the last epoch always has one.
+        per_gpu: videos of one forward pass; null: as in training.
+        metric: decides which checkpoint is best.
+    """
+
+    split: str | None = "val"
+    every: int = 1
+    per_gpu: int | None = None
+    metric: Literal["top1", "map"] = "top1"
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How the machine is used; nothing here changes what is computed beyond rounding.
+
+    Attributes:
+        device: `auto` takes a GPU when one is visible; or cpu, cuda, cuda:N.
+        precision: `auto` is bf16 on a GPU and fp32 on a CPU; fp16 scales its loss.
+        sync_batchnorm: BatchNorm over all processes instead of each one's own (GPUs; no compile).
+        gradient_hook: `bf16` halves what all-reduce moves; `auto` does so over NCCL only.
+        bucket_mb: size of DDP's buckets; a compiled backward delivers all gradients at its end,
+            so few large ones.
+        deterministic: only algorithms that give the same bits every time.
+        max_requeues: restarts by SLURM after which a signalled job is not queued again.
+        watchdog_minutes: print all stacks when a step takes longer; 0: never.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    sync_batchnorm: bool = False
+    gradient_hook: Literal["auto", "none", "bf16"] = "auto"
+    bucket_mb: int = 200
+    deterministic: bool = False
+    max_requeues: int = 50
+    watchdog_minutes: float = 20.0
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written while training.
+
+    Attributes:
+        every: steps between lines on screen and in metrics.jsonl.
+        ids: record the sample ids of every step in metrics.jsonl.
+        tensorboard: also write TensorBoard files (needs the extra `tensorboard`).
+    """
+
+    every: int = 20
+    ids: bool = False
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that defines a run.
+
+    Attributes:
+        data: folder of the shard set.
+        model: name of the network.
+        out: run folder; an existing one is continued.
+        recipe: name of a recipe in dsanet/recipes, read before --config files.
+        split: split to train on.
+        weights: weights to start from: ImageNet, a checkpoint, or another project's layout.
+        resume: checkpoint file to continue from when the run folder has none.
+        seed: decides order, draws, initial weights and dropout.
+        compile: torch.compile; null: on a GPU only.
+        epoch_limit: stop after so many epochs without shortening the schedule.
+    """
+
+    data: str
+    model: str
+    out: str
+    recipe: str | None = None
+    split: str = "train"
+    weights: str | None = None
+    resume: str | None = None
+    seed: int = 0
+    compile: bool | None = None
+    epoch_limit: int | None = None
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+# What a run may not change once it has begun: its steps would no longer be those of one run.
+FIXED = ("model", "network", "sampling", "augment", "seed", "split", "batch.videos")
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """File of a recipe.
+
+    Raises:
+        UsageError: for a name that is not there, with the nearest one.
+    """
+    if name not in recipes():
+        near = difflib.get_close_matches(name, recipes(), 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipes())}"
+        raise UsageError(f"no recipe called {name!r}; {hint}")
+    return RECIPES / f"{name}.yaml"
+
+
+def _take(argv: list[str], flag: str) -> list[str]:
+    """All values given to a flag, in both spellings."""
+    values = [b for a, b in itertools.pairwise(argv) if a == flag]
+    return values + [a.split("=", 1)[1] for a in argv if a.startswith(f"{flag}=")]
+
+
+def _arranged(argv: Sequence[str]) -> list[str]:
+    """The command line with the recipe's file first, or the run's own settings when it is resumed
+    without recipe and file."""
+    words = list(argv)
+    recipe, files, out = (_take(words, flag) for flag in ("--recipe", "--config", "--out"))
+    if recipe:
+        return [f"--config={recipe_path(recipe[-1])}", *words]
+    if out and not files and (saved := Path(out[-1]) / "config.yaml").is_file():
+        return [f"--config={saved}", *words]
+    return words
+
+
+def _one_line(error: Exception, parser: ArgumentParser) -> str:
+    text = " ".join(str(error).split())
+    unknown = re.search(r"unrecognized arguments: --(\S+)", text) or re.search(
+        r"does not accept option '([^']+)'", text
+    )
+    if unknown:
+        name = unknown[1].split("=")[0]
+        known = [action.dest for action in parser._actions]
+        near = (
+            difflib.get_close_matches(name, known, 1, 0.5)
+            or [
+                key
+                for key in known
+                if difflib.SequenceMatcher(None, key.split(".")[-1], name).ratio() > 0.7
+            ][:1]
+        )
+        text += f"; did you mean {near[0]}?" if near else "; --help lists all keys"
+    return text
+
+
+def parse_dataclass(parser: ArgumentParser, kind: type[Settings], argv: Sequence[str]) -> Settings:
+    """Parse a command line into a dataclass, whose fields become its keys.
+
+    Raises:
+        UsageError: with one line that names the key.
+    """
+    parser.add_class_arguments(kind)
+    try:
+        values = parser.parse_args(list(argv))
+        made = dict(parser.instantiate_classes(values))
+    except ArgumentError as error:
+        raise UsageError(_one_line(error, parser)) from error
+    made.pop("config", None)
+    return kind(**made)
+
+
+def parse_train(argv: Sequence[str] | None = None) -> TrainConfig:
+    """Merge recipe, files and command line; unknown keys are errors.
+
+    Raises:
+        UsageError: with one line that names the key.
+    """
+    parser = ArgumentParser(
+        prog="train.py",
+        exit_on_error=False,
+        description="Train a network on a shard set; run it again to continue.",
+    )
+    parser.add_argument("--config", action="config", help="YAML file; several are merged in order")
+    return parse_dataclass(parser, TrainConfig, _arranged(sys.argv[1:] if argv is None else argv))
+
+
+def plain(value: Any) -> Any:
+    """A setting as YAML and JSON know it: dictionaries, lists, numbers, text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def dump(config: TrainConfig) -> str:
+    """The merged configuration as YAML that `--config` reads back."""
+    return yaml.safe_dump(plain(config), sort_keys=False)
+
+
+def load_saved(path: Path) -> TrainConfig:
+    """Configuration of an existing run.
+
+    Raises:
+        UsageError: when the file is missing or no configuration.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path.parent} is no run folder: it has no {path.name}")
+    return parse_train([f"--config={path}"])
+
+
+def _at(content: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        content = content[part]
+    return content
+
+
+def check_same_run(saved: TrainConfig, wanted: TrainConfig) -> None:
+    """Refuse to continue a run as another one.
+
+    Raises:
+        UsageError: naming the first key that differs.
+    """
+    old, new = plain(saved), plain(wanted)
+    for key in FIXED:
+        before, now = _at(old, key), _at(new, key)
+        if before == now:
+            continue
+        if isinstance(before, dict):
+            part = next(k for k in now if before.get(k) != now[k])
+            key, before, now = f"{key}.{part}", before.get(part), now[part]
+        raise UsageError(
+            f"{wanted.out} was begun with {key} = {before}, now it is {now}: continue it as it "
+            "was, or give another --out"
+        )

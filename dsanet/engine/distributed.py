@@ -1,0 +1,180 @@
+"""Ranks, devices, and the few collectives the engine needs."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from dsanet.engine.errors import EngineError, UsageError
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is.
+
+    Attributes:
+        rank: index of this process among all.
+        size: number of processes.
+        local_rank: index among the processes of this machine.
+        device: where the network lives.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")  # noqa: RUF009
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the files and the screen."""
+        return self.rank == 0
+
+    def describe(self) -> str:
+        """Host and device of this process."""
+        if self.device.type != "cuda":
+            return f"{socket.gethostname()} cpu ({len(os.sched_getaffinity(0))} cores)"
+        return f"{socket.gethostname()} {self.device} {torch.cuda.get_device_name(self.device)}"
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, array: np.ndarray) -> list[np.ndarray]:
+        """Arrays of all processes, which must have the same shape and type, by rank."""
+        if self.size == 1:
+            return [array]
+        local = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        parts = [torch.empty_like(local) for _ in range(self.size)]
+        dist.all_gather(parts, local)
+        return [part.cpu().numpy() for part in parts]
+
+    def gather_text(self, text: str, width: int = 512) -> list[str]:
+        """One short text of each process, by rank."""
+        buffer = np.zeros(width, np.uint8)
+        data = text.encode()[:width]
+        buffer[: len(data)] = np.frombuffer(data, np.uint8)
+        return [bytes(row[row > 0]).decode(errors="replace") for row in self.gather(buffer)]
+
+    @torch.no_grad()
+    def average_buffers(self, module: nn.Module) -> None:
+        """Mean of BatchNorm's running statistics over processes, in place.
+
+        Running statistics move linearly, so averaging them more or less often leaves their final
+        mean as it is.
+        """
+        if self.size == 1:
+            return
+        buffers = [b for name, b in module.named_buffers() if "running_" in name]
+        if not buffers:
+            return
+        flat = torch.cat([b.reshape(-1).float() for b in buffers])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
+
+
+def _launched() -> tuple[int, int, int]:
+    """(rank, world size, local rank) as torchrun or srun say it; (0, 1, 0) for a plain start."""
+    env = os.environ
+    if "RANK" in env and "WORLD_SIZE" in env:
+        return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
+    # SLURM_NTASKS also stands in a batch script that runs python without srun: only a step counts.
+    if "SLURM_STEP_NUM_TASKS" in env and "SLURM_PROCID" in env:
+        tasks = int(env["SLURM_STEP_NUM_TASKS"])
+        return int(env["SLURM_PROCID"]), tasks, int(env.get("SLURM_LOCALID", 0))
+    return 0, 1, 0
+
+
+def pick_device(wanted: str, local_rank: int) -> torch.device:
+    """The device of this process, chosen among what it can see.
+
+    With one visible GPU (`--gpus-per-task=1`) every local rank takes it; with several, its own.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {wanted}: this torch {torch.__version__} sees no GPU; install a CUDA build "
+            "of torch and a driver for it, or take --device cpu"
+        )
+    if wanted not in ("auto", "cuda"):
+        return torch.device(wanted)
+    visible = torch.cuda.device_count()
+    if visible > 1 and local_rank >= visible:
+        raise UsageError(
+            f"{socket.gethostname()}: task {local_rank} of this node has no GPU, {visible} are "
+            "visible; start one task per GPU"
+        )
+    return torch.device("cuda", local_rank if visible > 1 else 0)
+
+
+def _rendezvous(size: int) -> None:
+    """Fill in MASTER_ADDR and MASTER_PORT where one machine makes them obvious.
+
+    Raises:
+        UsageError: when several nodes are in play and nobody said where rank 0 is.
+    """
+    if size > 1 and "MASTER_ADDR" not in os.environ:
+        if os.environ.get("SLURM_STEP_NUM_NODES", "1") != "1":
+            raise UsageError(
+                "MASTER_ADDR is not set: export the first host of the job and MASTER_PORT before "
+                "srun, as slurm/k400.sh does"
+            )
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    port = 10000 + int(os.environ.get("SLURM_JOB_ID", 19500)) % 50000
+    os.environ.setdefault("MASTER_PORT", str(port))
+
+
+def connect(device: str = "auto", timeout_minutes: float = 30) -> World:
+    """Join the process group that the environment describes: NCCL on GPUs, gloo otherwise.
+
+    Raises:
+        EngineError: when the other processes cannot be reached.
+    """
+    rank, size, local_rank = _launched()
+    where = pick_device(device, local_rank)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    world = World(rank, size, local_rank, where)
+    if size == 1:
+        return world
+    _rendezvous(size)
+    options: dict[str, Any] = {"timeout": datetime.timedelta(minutes=timeout_minutes)}
+    if where.type == "cuda":
+        options["device_id"] = where
+    try:
+        dist.init_process_group(
+            "nccl" if where.type == "cuda" else "gloo",
+            init_method="env://",
+            rank=rank,
+            world_size=size,
+            **options,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise EngineError(
+            f"rank {rank} of {size} cannot join {os.environ['MASTER_ADDR']}:"
+            f"{os.environ['MASTER_PORT']}: {str(error).splitlines()[0]}"
+        ) from error
+    return world
+
+
+def disconnect() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,109 @@
+"""What the entry scripts share: one line for a user's mistake, and the exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+
+from dsanet import ModelError
+from dsanet.engine.config import parse_train
+from dsanet.engine.console import Console
+from dsanet.engine.distributed import connect, disconnect
+from dsanet.engine.errors import EngineError
+from dsanet.engine.evaluate import out_folder, parse_eval, run_evaluation
+from dsanet.engine.layout import describe
+from dsanet.engine.loop import Loop
+from dsanet.engine.record import RunFolder, versions
+from dsanet.engine.signals import Signals, Stop, requeue
+from dsanet.engine.training import Training, assemble, open_folder
+from pipelines import LoaderError
+from shards import ShardError
+
+USER_ERRORS = (EngineError, ModelError, LoaderError, ShardError)
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """Run `main`; an error that a user can mend becomes one line and its exit code."""
+    try:
+        code = main()
+    except USER_ERRORS as error:
+        return _complain(str(error), error.exit_code)
+    except torch.cuda.OutOfMemoryError:
+        return _complain("the GPU's memory is full: lower --batch.per_gpu (in eval.py --batch)", 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    disconnect()
+    return code
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says; the exit code."""
+    config = parse_train(argv)
+    world = connect(config.runtime.device)
+    processes = world.gather_text(world.describe())
+    open_folder(config, world, processes)
+    title = f"{config.model} -> {config.out}"
+    with Console(RunFolder(config.out).log, title=title, speak=world.main) as console:
+        training = assemble(config, world, console, signals)
+        try:
+            for line in introduction(training, processes):
+                console.say(line)
+            stop = Loop(training).run()
+            if stop:
+                return leave(training, stop)
+            console.say(f"done: {training.layout.epochs} epochs; run folder {config.out}")
+        finally:
+            training.close()
+    return 0
+
+
+def introduction(training: Training, processes: list[str]) -> list[str]:
+    """What runs where, on what, and how."""
+    config, split = training.config, training.split
+    count = sum(p.numel() for p in training.model.parameters())
+    found = "  ".join(f"{name} {version}" for name, version in versions().items())
+    hosts = ", ".join(f"{n} x {host}" for host, n in Counter(processes).items())
+    return [
+        f"network: {config.model}, {len(split.classes)} classes, {count:,} parameters, "
+        f"{training.precision}",
+        f"processes: {hosts}",
+        f"versions: {found}",
+        f"data: {len(split)} videos in {split.name} of {config.data} ({split.codec})",
+        *describe(config, training.layout),
+    ]
+
+
+def leave(training: Training, stop: Stop) -> int:
+    """After a signal, with everything saved: come back under SLURM if that was meant."""
+    said = "run the same command again to continue"
+    if stop == Stop.REQUEUE and training.world.main:
+        said = requeue(training.config.runtime.max_requeues)
+    training.console.say(f"stopped by a signal after step {training.step}, saved; {said}")
+    # Nobody may exit before the job is requeued: srun would kill the process that asks for it.
+    training.world.barrier()
+    return stop.exit_code
+
+
+def eval_main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate as the command line says; the exit code, 3 when videos are missing."""
+    config = parse_eval(argv)
+    world = connect(config.device)
+    with Console(title=f"evaluating {config.checkpoint}", speak=world.main) as console:
+        summary = run_evaluation(config, world, console)
+    if world.main:
+        scores = "  ".join(f"{k} {100 * summary[k]:.2f}" for k in ("top1", "top5", "map"))
+        print(f"{scores}  ({summary['videos']} videos)  -> {out_folder(config)}")
+    if missing := summary["missing"]:
+        names = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
+        if world.main:
+            _complain(f"{len(missing)} videos could not be read and are not scored: {names}", 3)
+        return 3
+    return 0

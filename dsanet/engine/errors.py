@@ -1,0 +1,19 @@
+"""Errors a user can mend; entry scripts print them as one line and exit with their code."""
+
+from __future__ import annotations
+
+
+class EngineError(RuntimeError):
+    """A run could not go on; the message names the thing, the place and the remedy."""
+
+    exit_code = 1
+
+
+class UsageError(EngineError):
+    """The command line or a configuration file asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class NonFiniteError(EngineError):
+    """The loss or the gradient stopped being a number."""

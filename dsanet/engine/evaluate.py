@@ -1,0 +1,257 @@
+"""Evaluation of a trained network: clips x crops views of every video, one table of scores."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jsonargparse import ArgumentParser
+from torch import nn
+
+import dsanet
+from dsanet.engine import execution
+from dsanet.engine.checkpoint import CheckpointFolder, load_checkpoint, write_atomic
+from dsanet.engine.config import parse_dataclass, plain
+from dsanet.engine.console import Console
+from dsanet.engine.distributed import World
+from dsanet.engine.errors import EngineError, UsageError
+from dsanet.engine.metrics import scores_of
+from dsanet.engine.record import versions
+from dsanet.engine.views import Average, Scorer, ScoreTable, score_split
+from pipelines import EvalLoader, LoaderConfig, SamplingConfig
+from shards import Split, open_split
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Everything that defines an evaluation.
+
+    Attributes:
+        data: folder of the shard set.
+        checkpoint: run folder, or one of its .pt files.
+        split: split of the shard set.
+        clips: clips along the video, a multiple of U for a network that mixes snippets.
+        crops: 1 (centre) or 3 (along the longer side).
+        out: folder of metrics.json and scores.npz; null: RUN/eval-SPLIT-CLIPSxCROPS.
+        which: of a run folder, the `last` checkpoint or the `best` on validation.
+        average: average the views' `logits`, as the release does, or their `softmax`.
+        size: side of a crop; null: 256 for networks trained at 224, else the training size.
+        batch: videos of one forward pass per process.
+        device: `auto` takes a GPU when one is visible.
+        precision: `auto` is bf16 on a GPU and fp32 on a CPU.
+        compile: torch.compile; null: on a GPU only.
+    """
+
+    data: str
+    checkpoint: str
+    split: str = "val"
+    clips: int = 8
+    crops: Literal[1, 3] = 3
+    out: str | None = None
+    which: Literal["last", "best"] = "last"
+    average: Average = "logits"
+    size: int | None = None
+    batch: int = 4
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool | None = None
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+
+def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
+    """Settings of the command line.
+
+    Raises:
+        UsageError: with one line that names the key.
+    """
+    parser = ArgumentParser(
+        prog="eval.py", exit_on_error=False, description="Evaluate a run on a split."
+    )
+    return parse_dataclass(parser, EvalConfig, sys.argv[1:] if argv is None else argv)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network out of a checkpoint, with what its inputs must be like.
+
+    Attributes:
+        source: the file it came from.
+        step: optimiser steps it was trained for.
+        size: side of its training crops.
+    """
+
+    model: nn.Module
+    name: str
+    sampling: SamplingConfig
+    classes: tuple[str, ...]
+    size: int
+    source: Path
+    samples: int
+
+
+def find_checkpoint(path: Path, which: str) -> Path:
+    """The checkpoint file that a run folder or file name means.
+
+    Raises:
+        EngineError: when there is none.
+    """
+    if path.is_file():
+        return path
+    folder = CheckpointFolder(path / "checkpoints")
+    if not path.is_dir() or not folder.names():
+        raise EngineError(f"no checkpoint in {path}: give a run folder that train.py has written")
+    if which == "last":
+        return folder.names()[-1]
+    if (best := folder.best()) is None:
+        raise EngineError(f"{path} marks no best checkpoint: it was trained without validation")
+    return best[0]
+
+
+def load_trained(path: Path, which: str = "last") -> Trained:
+    """Rebuild the network of a checkpoint, on the CPU, in evaluation mode.
+
+    Averaged weights are taken where the run kept them.
+
+    Raises:
+        EngineError: when there is none or it is damaged.
+    """
+    source = find_checkpoint(path, which)
+    state = load_checkpoint(source)
+    if "config" not in state or "model" not in state:
+        raise EngineError(f"{source} was not written by train.py: it names no network")
+    config, classes = state["config"], tuple(state["classes"])
+    sampling = SamplingConfig(**config["sampling"])
+    model = dsanet.build_model(
+        config["model"], num_classes=len(classes), segments=sampling.segments, **config["network"]
+    )
+    model.load_state_dict(state["average"] or state["model"])
+    model.eval()
+    size = config["augment"]["size"]
+    return Trained(model, config["model"], sampling, classes, size, source, state["samples"])
+
+
+def _check_classes(trained: Trained, split: Split) -> None:
+    if tuple(split.classes) != trained.classes:
+        raise UsageError(
+            f"{trained.source} knows {len(trained.classes)} classes ({trained.classes[0]} ...), "
+            f"split {split.name} of {split.root} has {len(split.classes)} "
+            f"({split.classes[0]} ...): evaluate on shards with the classes it was trained on"
+        )
+
+
+def _check_clips(trained: Trained, config: EvalConfig) -> None:
+    segments = getattr(trained.model, "segments", None)
+    if config.clips < 1 or (segments and config.clips % segments):
+        raise UsageError(
+            f"{trained.name} mixes {segments or 1} snippets of a video, which --clips "
+            f"{config.clips} does not fill: take a multiple of {segments or 1}"
+        )
+
+
+def crop_size(trained: Trained, config: EvalConfig) -> int:
+    """Side of the test crops: 256 where training had 224, as in the paper."""
+    return config.size or (256 if trained.size == 224 else trained.size)
+
+
+def evaluate(
+    config: EvalConfig, trained: Trained, split: Split, world: World, console: Console
+) -> ScoreTable:
+    """Score every video of the split over clips x crops views; the same table on every process."""
+    _check_classes(trained, split)
+    _check_clips(trained, config)
+    precision = execution.pick_precision(config.precision, world.device)
+    model = trained.model.to(world.device)
+    network = execution.compiled(model, config.compile, world.device, console.say)
+    segments = getattr(model, "segments", None)
+    scorer = Scorer(network, segments, precision, world.device, config.average)
+    loader = EvalLoader(
+        split,
+        trained.sampling,
+        config.loader,
+        batch_size=config.batch,
+        clips=config.clips,
+        crops=config.crops,
+        crop_size=crop_size(trained, config),
+        resize_short=crop_size(trained, config),  # crops as high as the frame
+        rank=world.rank,
+        world=world.size,
+        device=str(world.device),
+    )
+    console.begin(len(split))
+    try:
+        return score_split(scorer, loader, world, console)
+    finally:
+        loader.close()
+
+
+def summarise(
+    config: EvalConfig, trained: Trained, split: Split, table: ScoreTable
+) -> dict[str, Any]:
+    """metrics.json: scores beside the protocol they were taken with."""
+    missing = sorted(set(range(len(split))) - set(table.ids.tolist()))
+    return {
+        **scores_of(table.scores, table.labels),
+        "views": config.clips * config.crops,
+        "missing": [split.key(index) for index in missing],
+        "protocol": {
+            "clips": config.clips,
+            "crops": config.crops,
+            "size": crop_size(trained, config),
+            "average": config.average,
+            "segments": getattr(trained.model, "segments", None),
+            "sampling": plain(trained.sampling),
+            "split": split.name,
+            "videos_in_split": len(split),
+        },
+        "model": trained.name,
+        "checkpoint": str(trained.source),
+        "trained_videos": trained.samples,
+        "versions": versions(),
+    }
+
+
+def write_scores(out: Path, table: ScoreTable, summary: dict[str, Any]) -> None:
+    """Write scores.npz (ids, labels, scores) and metrics.json into `out`.
+
+    Raises:
+        EngineError: when the folder can't be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        np.savez(out / "scores.npz", ids=table.ids, labels=table.labels, scores=table.scores)
+        write_atomic(out / "metrics.json", (json.dumps(summary, indent=1) + "\n").encode())
+    except OSError as error:
+        raise EngineError(f"cannot write the scores to {out}: {error.strerror}") from error
+
+
+def run_evaluation(config: EvalConfig, world: World, console: Console) -> dict[str, Any]:
+    """The whole way from checkpoint to metrics.json; the summary.
+
+    Raises:
+        EngineError, ModelError, ShardError, LoaderError: for what the user can mend.
+    """
+    trained = load_trained(Path(config.checkpoint), config.which)
+    split = open_split(config.data, config.split)
+    console.say(
+        f"{trained.name} of {trained.source}, {len(split)} videos of {split.name}, "
+        f"{config.clips} clips x {config.crops} crops of {crop_size(trained, config)}"
+    )
+    table = evaluate(config, trained, split, world, console)
+    summary = summarise(config, trained, split, table)
+    if world.main:
+        write_scores(out_folder(config), table, summary)
+    return summary
+
+
+def out_folder(config: EvalConfig) -> Path:
+    """Where the scores go."""
+    if config.out:
+        return Path(config.out)
+    run = Path(config.checkpoint)
+    run = run.parent.parent if run.is_file() else run
+    return run / f"eval-{config.split}-{config.clips}x{config.crops}"

@@ -1,0 +1,93 @@
+"""How the videos of a run fall into steps, whatever the number of processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dsanet.engine.config import TrainConfig
+from dsanet.engine.errors import UsageError
+from dsanet.engine.optim import peak_rate
+
+# Fewer snippets than this make BatchNorm's statistics too noisy to train on.
+FEW_SNIPPETS = 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Steps of a run.
+
+    Attributes:
+        videos: global batch, in views of videos where `augment.repeats` draws several of each.
+        processes: world size.
+        micro: videos of one forward pass of one process.
+        accumulation: forward passes of one process in a step.
+        steps_per_epoch: optimiser steps; the epoch's tail is dropped.
+        epochs: length of the run.
+    """
+
+    videos: int
+    processes: int
+    micro: int
+    accumulation: int
+    steps_per_epoch: int
+    epochs: int
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Videos of one epoch that are trained on."""
+        return self.videos * self.steps_per_epoch
+
+    @property
+    def total(self) -> int:
+        """Videos of the whole run."""
+        return self.samples_per_epoch * self.epochs
+
+
+def _largest_divisor(number: int, bound: int) -> int:
+    return next(d for d in range(min(number, bound), 0, -1) if number % d == 0)
+
+
+def plan_steps(config: TrainConfig, processes: int, videos_in_split: int) -> Layout:
+    """Split the global batch over processes and forward passes.
+
+    Raises:
+        UsageError: when the sizes do not divide or the split is smaller than one batch.
+    """
+    videos = config.batch.videos
+    if videos < 1 or config.batch.per_gpu < 1:
+        raise UsageError("--batch.videos and --batch.per_gpu must be 1 or more")
+    repeats = config.augment.repeats
+    if videos % (processes * repeats):
+        raise UsageError(
+            f"a batch of {videos} views does not divide among {processes} processes (augment."
+            f"repeats {repeats}): start a number of them that divides it, or change --batch.videos"
+        )
+    views = videos_in_split * repeats
+    if views < videos:
+        raise UsageError(
+            f"split {config.split} of {config.data} has {videos_in_split} videos, fewer than one "
+            f"batch of {videos}: lower --batch.videos"
+        )
+    share = videos // processes
+    micro = repeats * _largest_divisor(share // repeats, max(config.batch.per_gpu // repeats, 1))
+    epochs = min(config.schedule.epochs, config.epoch_limit or config.schedule.epochs)
+    return Layout(videos, processes, micro, share // micro, views // videos, epochs)
+
+
+def describe(config: TrainConfig, layout: Layout) -> list[str]:
+    """What a user should know about batch and rate before hours are spent."""
+    optim, snippets = config.optim, layout.micro * config.sampling.segments
+    rate = peak_rate(optim, layout.videos)
+    lines = [
+        f"batch: {layout.videos} videos = {layout.processes} processes x {layout.micro} x "
+        f"{layout.accumulation} accumulated; BatchNorm sees {snippets} snippets",
+        f"rate: {optim.lr:g} x {layout.videos}/{optim.reference_videos} = {rate:g}; "
+        f"{config.schedule.kind}, warm-up {config.schedule.warmup_epochs:g} epochs",
+        f"run: {layout.epochs} epochs of {layout.steps_per_epoch} steps",
+    ]
+    if snippets < FEW_SNIPPETS and not config.runtime.sync_batchnorm:
+        lines.append(
+            f"WARNING: BatchNorm over {snippets} snippets is noisy; use fewer processes, or "
+            "--runtime.sync_batchnorm true"
+        )
+    return lines

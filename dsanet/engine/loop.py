@@ -1,0 +1,294 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from dsanet.engine.checkpoint import CheckpointFolder
+from dsanet.engine.errors import NonFiniteError
+from dsanet.engine.execution import autocast
+from dsanet.engine.loss import correct, cross_entropy, mix
+from dsanet.engine.meters import PendingTimes, StepMeter, Times
+from dsanet.engine.monitor import GpuMonitor
+from dsanet.engine.optim import peak_rate, schedule_factor, set_rate
+from dsanet.engine.signals import Stop
+from dsanet.engine.training import Training
+from pipelines import Batch
+
+# What the processes tell each other at each step, summed: the mean loss, videos recognised,
+# samples replaced, and how many of them were asked to be requeued, to end, or are due to save.
+STATS = ("loss", "correct", "replaced", "requeue", "end", "save")
+
+
+@dataclass
+class Pending:
+    """A step whose results the device may still be computing."""
+
+    step: int
+    samples: int
+    rate: float
+    stats: Tensor
+    norm: Tensor
+    ready: torch.cuda.Event | None
+    times: PendingTimes
+    ids: np.ndarray
+
+
+@dataclass
+class Window:
+    """Steps since the last record."""
+
+    loss: float = 0.0
+    correct: float = 0.0
+    times: Times = field(default_factory=Times)
+
+
+class Loop:
+    """Takes a run from where it stands to its end, or to a signal."""
+
+    def __init__(self, training: Training) -> None:
+        self.t = training
+        self.meter = StepMeter(training.world.device)
+        self.monitor = GpuMonitor(training.world)
+        self.window = Window()
+        self.epoch_times = Times()
+        self.pending: Pending | None = None
+        self.stop = Stop.NO
+        self.save_wanted = False
+
+    def run(self) -> Stop:
+        """Train; returns why it ended early, or Stop.NO at the end of the last epoch."""
+        t = self.t
+        t.model.train()
+        while True:
+            over = t.samples // t.layout.samples_per_epoch
+            if over > t.validated:  # also after a signal between the last step and validation
+                self.end_epoch(over)
+            if t.samples >= t.layout.total:
+                return Stop.NO
+            if self.train_epoch(over):
+                return self.stop
+
+    def train_epoch(self, epoch: int) -> Stop:
+        """The rest of an epoch, up to a signal."""
+        t = self.t
+        batches = t.loader.epoch(epoch, t.samples - epoch * t.layout.samples_per_epoch)
+        self.meter.restart()
+        while t.samples < (epoch + 1) * t.layout.samples_per_epoch:
+            self.train_step(batches)
+            if self.stop or self.save_wanted or t.save_due():
+                self.review()
+                t.save()
+                self.save_wanted = False
+                self.meter.restart()
+            if self.stop:
+                return self.stop
+        self.review()
+        return Stop.NO
+
+    def train_step(self, batches: Iterator[Batch]) -> None:
+        """One optimiser step: `accumulation` forward and backward passes, then the update."""
+        t, start = self.t, self.t.samples
+        rate = peak_rate(t.config.optim, t.layout.videos)
+        rate *= schedule_factor(t.config.schedule, t.epoch)
+        set_rate(t.optimizer, rate)
+        draws = t.reseed()
+        stats = torch.zeros(len(STATS), device=t.world.device)
+        ids = []
+        for left in reversed(range(t.layout.accumulation)):
+            batch = self.meter.fetch(batches)
+            stats[:2] += self.backward(batch, draws, last=left == 0)
+            stats[2] += len(batch.replaced)
+            ids.append(batch.ids)
+        self.review()  # of the step before: the GPU has finished it while this one was queued
+        norm = self.update()
+        t.samples += t.layout.videos
+        self.pending = self.publish(start, rate, stats, norm, np.concatenate(ids))
+        if t.world.device.type == "cpu":
+            self.review()
+
+    def backward(self, batch: Batch, draws: np.random.Generator, *, last: bool) -> Tensor:
+        """Forward and backward of one micro-batch; its (loss, videos recognised)."""
+        t = self.t
+        share = 1 / t.layout.accumulation
+        labels = batch.labels.to(t.world.device, non_blocking=True)
+        clips, targets = mix(batch.clips, labels, t.config.loss.mixup, draws)
+        with self.alone(last=last):
+            with autocast(t.precision, t.world.device):
+                logits = t.network(clips)
+            loss = cross_entropy(logits.float(), targets, t.config.loss.label_smoothing) * share
+            t.scaler.scale(loss).backward()
+        return torch.stack([loss.detach(), correct(logits.detach(), targets).float()])
+
+    def alone(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients cross processes once a step, with its last micro-batch."""
+        if isinstance(self.t.network, DistributedDataParallel) and not last:
+            return self.t.network.no_sync()
+        return contextlib.nullcontext()
+
+    def update(self) -> Tensor:
+        """Clip and apply the gradient, unless it is not finite; returns its norm."""
+        t = self.t
+        t.scaler.unscale_(t.optimizer)
+        bound = t.config.optim.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(t.model.parameters(), bound)
+        t.scaler.step(t.optimizer)
+        t.scaler.update()
+        t.optimizer.zero_grad(set_to_none=True)
+        if t.average:
+            t.average.update(t.model, t.step)
+        return norm
+
+    def publish(
+        self, start: int, rate: float, stats: Tensor, norm: Tensor, ids: np.ndarray
+    ) -> Pending:
+        """Sum the step's statistics over processes and start their way to the CPU."""
+        t = self.t
+        stats[3] = t.signals.stop == Stop.REQUEUE
+        stats[4] = t.signals.stop == Stop.END
+        minutes = t.config.checkpoint.every_minutes
+        stats[5] = bool(minutes) and time.monotonic() - t.saved_at > 60 * minutes
+        t.world.sum(stats)
+        ready = None
+        if t.world.device.type == "cuda":
+            stats, norm = (x.to("cpu", non_blocking=True) for x in (stats, norm))
+            ready = torch.cuda.Event()
+            ready.record()
+        times = self.meter.finish(t.layout.videos)
+        return Pending(t.step, start, rate, stats, norm, ready, times, ids)
+
+    def review(self) -> None:
+        """Read the pending step's results; the same ones, and so the same decision, everywhere."""
+        if (step := self.pending) is None:
+            return
+        self.pending = None
+        if step.ready is not None:
+            step.ready.synchronize()  # the only wait for the device in the loop
+        t, stats = self.t, dict(zip(STATS, step.stats.tolist(), strict=True))
+        loss, norm = stats["loss"] / t.world.size, float(step.norm)
+        if not math.isfinite(loss) or (not math.isfinite(norm) and t.precision != "fp16"):
+            self.give_up(step, loss, norm)
+        self.stop = Stop.END if stats["end"] else Stop.REQUEUE if stats["requeue"] else Stop.NO
+        self.save_wanted = self.save_wanted or stats["save"] > 0
+        t.replaced += int(stats["replaced"])
+        times = step.times.read()
+        self.epoch_times.add(times)
+        self.window.loss += loss
+        self.window.correct += stats["correct"]
+        self.window.times.add(times)
+        if t.config.runtime.watchdog_minutes:
+            faulthandler.dump_traceback_later(60 * t.config.runtime.watchdog_minutes)
+        if t.config.log.ids or step.step % t.config.log.every == 0:
+            self.record(step, norm)
+
+    def record(self, step: Pending, norm: float) -> None:
+        """Write the window's means to metrics.jsonl and the screen."""
+        t, window = self.t, self.window
+        record = self.describe(step, window, norm)
+        if t.config.log.ids:
+            record["ids"] = self.global_ids(step.ids)
+        if t.world.main:
+            t.folder.add(record)
+            t.console.show(record)
+        self.window = Window()
+
+    def describe(self, step: Pending, window: Window, norm: float) -> dict[str, Any]:
+        """A record of the kind `train`."""
+        t, times = self.t, window.times
+        done = step.samples + t.layout.videos
+        speed = times.videos / times.wall
+        return {
+            "kind": "train",
+            "samples": done,
+            "step": step.step,
+            "epoch": done / t.layout.samples_per_epoch,
+            "epochs": t.layout.epochs,
+            "loss": window.loss / times.steps,
+            "top1": window.correct / times.videos,
+            "lr": step.rate,
+            "grad_norm": norm,
+            "videos_per_second": speed,
+            "step_ms": 1000 * times.wall / times.steps,
+            "wait_ms": 1000 * times.stall / times.steps,
+            "wait_share": times.share,
+            "wait_stage": times.culprit,
+            "wait_by_stage_ms": {k: 1000 * v / times.steps for k, v in times.stages.items()},
+            "replaced": t.replaced,
+            "eta_s": (t.layout.total - done) / speed,
+            **self.monitor.read(),
+        }
+
+    def global_ids(self, ids: np.ndarray) -> list[int]:
+        """Sample ids of the step over all processes, in the order of the epoch's plan."""
+        parts = [part.reshape(-1) for part in self.t.world.gather(ids)]
+        return np.stack(parts, axis=1).reshape(-1).tolist()
+
+    def end_epoch(self, epochs: int) -> None:
+        """Verdict, validation and checkpoint after an epoch."""
+        t = self.t
+        score = self.validate(epochs)
+        if self.epoch_times.steps:
+            t.console.say(f"epoch {epochs}: {self.epoch_times.verdict()}")
+            self.note(epochs)
+        self.epoch_times = Times()
+        t.validated = epochs
+        t.save(score)
+
+    def note(self, epochs: int) -> None:
+        """Record of the kind `epoch`."""
+        t, times = self.t, self.epoch_times
+        record = {
+            "kind": "epoch",
+            "samples": t.samples,
+            "epoch": epochs,
+            "seconds": times.wall,
+            "wait_share": times.share,
+            "verdict": times.verdict(),
+        }
+        if t.world.main:
+            t.folder.add(record)
+
+    def validate(self, epochs: int) -> float | None:
+        """Score the validation split when it is due; the deciding metric."""
+        t, every = self.t, self.t.config.validation.every
+        if t.validator is None or (epochs % every and epochs < t.layout.epochs):
+            return None
+        t.world.average_buffers(t.judged)
+        scores = t.validator.run(t.judged)
+        record = {"kind": "val", "samples": t.samples, "epoch": float(epochs), **scores}
+        if t.world.main:
+            t.folder.add(record)
+            t.console.show(record)
+        return float(scores[t.config.validation.metric])
+
+    def give_up(self, step: Pending, loss: float, norm: float) -> None:
+        """Dump the state before a step that is not finite, and stop.
+
+        Raises:
+            NonFiniteError: always, with the samples and the way to see it again.
+        """
+        t = self.t
+        ids = self.global_ids(step.ids)
+        folder = CheckpointFolder(t.folder.path / "nonfinite")
+        message = f"loss {loss:g}, gradient norm {norm:g} in step {step.step}"
+        if t.world.main:
+            # The scaler has skipped this step's update, so these are the weights it began with.
+            path = folder.save(step.step - 1, t.state(step.samples))
+            keys = ", ".join(t.split.key(i) for i in ids[:8] if i >= 0)
+            message += (
+                f"; samples {ids} ({keys} ...); the state before it is in {path}: see it again "
+                f"with --resume {path} --out ANOTHER, or lower --optim.lr"
+            )
+        t.world.barrier()
+        raise NonFiniteError(message)

@@ -1,0 +1,129 @@
+"""What a run leaves on disk besides its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dsanet.engine.checkpoint import CheckpointFolder, write_atomic
+from dsanet.engine.config import TrainConfig, dump
+from dsanet.engine.errors import EngineError
+
+PACKAGES = ("torch", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "webdataset", "av")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+        found["cudnn"] = str(torch.backends.cudnn.version())
+    return found
+
+
+def _git(*words: str) -> str | None:
+    folder = Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.rstrip()
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and uncommitted changes of the project this process runs from; empty outside git."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    return {
+        "commit": commit,
+        "changes": _git("diff", "HEAD", "--stat"),
+        "diff": _git("diff", "HEAD"),
+    }
+
+
+class RunFolder:
+    """Layout of a run: config.yaml, metrics.jsonl, environment.json, log, checkpoints/."""
+
+    def __init__(self, path: str | Path, keep: int = 2) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.environment = self.path / "environment.json"
+        self.log = self.path / "log"
+        self.quarantine = self.path / "quarantine.jsonl"
+        self.checkpoints = CheckpointFolder(self.path / "checkpoints", keep)
+
+    def prepare(self, config: TrainConfig, processes: list[str]) -> None:
+        """Create the folder, or open it again, and write down how it is run this time.
+
+        Raises:
+            EngineError: when the folder can't be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.config, dump(config).encode())
+            self._note_start(processes)
+            self.checkpoints.clean()
+        except OSError as error:
+            raise EngineError(
+                f"cannot write the run folder {self.path}: {error.strerror}"
+            ) from error
+
+    def _note_start(self, processes: list[str]) -> None:
+        starts = json.loads(self.environment.read_text()) if self.environment.is_file() else []
+        slurm = {k: v for k, v in os.environ.items() if k.startswith("SLURM_") and "TOKEN" not in k}
+        starts.append(
+            {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "command": [Path(sys.executable).name, *sys.argv],
+                "host": socket.gethostname(),
+                "processes": processes,
+                "versions": versions(),
+                "git": git_state(),
+                "slurm": slurm,
+            }
+        )
+        write_atomic(self.environment, json.dumps(starts, indent=1).encode())
+
+    def cut(self, samples: int) -> None:
+        """Drop the records of steps after `samples`, which a continued run will take again."""
+        if not self.metrics.is_file():
+            return
+        lines = self.metrics.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if _samples(line) <= samples]
+        write_atomic(self.metrics, b"".join(kept))
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append one record to metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def _samples(line: bytes) -> float:
+    """Position of a record; a line that a crash cut short belongs to no position."""
+    try:
+        return float(json.loads(line)["samples"]) if line.endswith(b"\n") else float("inf")
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

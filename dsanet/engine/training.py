@@ -1,0 +1,282 @@
+"""A run put together: network, optimiser, loaders, folder, and where it stands."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import dsanet
+from dsanet.engine import execution
+from dsanet.engine.checkpoint import load_checkpoint
+from dsanet.engine.config import TrainConfig, check_same_run, load_saved, plain
+from dsanet.engine.console import Console
+from dsanet.engine.distributed import World
+from dsanet.engine.errors import EngineError, UsageError
+from dsanet.engine.layout import Layout, plan_steps
+from dsanet.engine.optim import WeightAverage, build_optimizer
+from dsanet.engine.record import RunFolder, versions
+from dsanet.engine.signals import Signals
+from dsanet.engine.validate import Validator
+from pipelines import TrainLoader
+from shards import Split, open_split
+
+FORMAT = 1
+
+
+@dataclass
+class Training:
+    """A run.
+
+    Attributes:
+        model: the plain network: what checkpoints hold.
+        network: the same, compiled and distributed: what is called.
+        samples: position in training, counted in videos of the whole run.
+        validated: epochs that are over, validation included.
+    """
+
+    config: TrainConfig
+    world: World
+    folder: RunFolder
+    console: Console
+    signals: Signals
+    split: Split
+    layout: Layout
+    precision: str
+    model: nn.Module
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    loader: TrainLoader
+    validator: Validator | None = None
+    average: WeightAverage | None = None
+    samples: int = 0
+    validated: int = 0
+    replaced: int = 0
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps taken."""
+        return self.samples // self.layout.videos
+
+    @property
+    def epoch(self) -> float:
+        """Position in epochs."""
+        return self.samples / self.layout.samples_per_epoch
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that validation looks at: averaged weights where they are kept."""
+        return self.average.model if self.average else self.model
+
+    def reseed(self) -> np.random.Generator:
+        """Seed dropout and mixup by (seed, step, rank), so that no generator needs saving."""
+        seeds = np.random.SeedSequence([self.config.seed, self.step, self.world.rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        return np.random.default_rng(seeds)
+
+    def state(self, samples: int | None = None) -> dict[str, Any]:
+        """Everything a checkpoint holds."""
+        return {
+            "format": FORMAT,
+            "samples": self.samples if samples is None else samples,
+            "validated": self.validated,
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "config": plain(self.config),
+            "classes": list(self.split.classes),
+            "videos": len(self.split),
+            "versions": versions(),
+        }
+
+    def save(self, score: float | None = None) -> None:
+        """Write a checkpoint; all processes must call it."""
+        self.world.average_buffers(self.model)
+        if self.average:
+            self.world.average_buffers(self.average.model)
+        if self.world.main:
+            checkpoints = self.folder.checkpoints
+            path = checkpoints.save(self.step, self.state())
+            best = checkpoints.best()
+            if score is not None and (best is None or score > best[1]):
+                checkpoints.mark_best(path, score)
+        self.world.barrier()
+        self.saved_at = time.monotonic()
+
+    def save_due(self) -> bool:
+        """Whether a checkpoint within the epoch is due; the same answer on every process."""
+        every = self.config.checkpoint.every_steps
+        return bool(every) and self.step % every == 0
+
+    def close(self) -> None:
+        """Release the loaders."""
+        self.loader.close()
+        if self.validator is not None:
+            self.validator.close()
+
+
+def open_splits(config: TrainConfig) -> tuple[Split, Split | None]:
+    """Training and validation split.
+
+    Raises:
+        UsageError: when their classes differ.
+        ShardError: when one is missing.
+    """
+    train = open_split(config.data, config.split)
+    if config.validation.split is None:
+        return train, None
+    val = open_split(config.data, config.validation.split)
+    if tuple(val.classes) != tuple(train.classes):
+        raise UsageError(
+            f"splits {train.name} and {val.name} of {config.data} have different classes "
+            f"({len(train.classes)} and {len(val.classes)}): shard both with the same --classes"
+        )
+    return train, val
+
+
+def build_network(config: TrainConfig, classes: int) -> nn.Module:
+    """The plain network with its seeded initial weights, on the CPU.
+
+    Raises:
+        ModelError: for an unknown name or option.
+        UsageError: when it is not made for this number of snippets.
+    """
+    torch.manual_seed(config.seed)
+    segments = config.sampling.segments
+    options = plain(config.network)
+    model = dsanet.build_model(config.model, num_classes=classes, segments=segments, **options)
+    if model.train_segments != segments:
+        raise UsageError(
+            f"{config.model} is trained on one snippet at a time: add --sampling.segments 1, or "
+            f"take tsn_{config.model}, which averages {segments}"
+        )
+    return model
+
+
+def _initialise(model: nn.Module, config: TrainConfig, console: Console) -> None:
+    if config.weights:
+        report = dsanet.load_weights(model, Path(config.weights))
+        console.say(f"weights: {report}")
+
+
+def assemble(config: TrainConfig, world: World, console: Console, signals: Signals) -> Training:
+    """Build every part of a run and continue it if it has a checkpoint.
+
+    Raises:
+        EngineError, ModelError, ShardError, LoaderError: for what the user can mend.
+    """
+    train, val = open_splits(config)
+    layout = plan_steps(config, world.size, len(train))
+    folder = RunFolder(config.out, config.checkpoint.keep)
+    precision = execution.pick_precision(config.runtime.precision, world.device)
+    execution.configure(config.runtime, world.device)
+    model = build_network(config, len(train.classes))
+    _initialise(model, config, console)
+    model.to(world.device)
+    if config.runtime.sync_batchnorm:
+        model = execution.synchronised(model, world, config.compile)
+    network = execution.compiled(model, config.compile, world.device, console.say)
+    network = execution.distributed(network, world, config.runtime)
+    training = Training(
+        config, world, folder, console, signals, train, layout, precision, model, network,
+        optimizer=build_optimizer(model, config.optim, fused=world.device.type == "cuda"),
+        scaler=execution.build_scaler(precision, world.device),
+        loader=_train_loader(config, world, train, layout, folder),
+        average=WeightAverage(model, config.optim.ema) if config.optim.ema else None,
+    )  # fmt: skip
+    if val is not None:
+        training.validator = Validator(config, world, val, precision, console)
+    restore(training)
+    return training
+
+
+def _train_loader(
+    config: TrainConfig, world: World, split: Split, layout: Layout, folder: RunFolder
+) -> TrainLoader:
+    return TrainLoader(
+        split,
+        config.sampling,
+        config.augment,
+        config.loader,
+        seed=config.seed,
+        batch_size=layout.micro,
+        rank=world.rank,
+        world=world.size,
+        device=str(world.device),
+        quarantine=folder.quarantine,
+    )
+
+
+def open_folder(config: TrainConfig, world: World, processes: list[str]) -> None:
+    """Create the run folder, or check that it is this run's, and note the start.
+
+    Raises:
+        UsageError: when the folder holds another run.
+    """
+    folder = RunFolder(config.out)
+    if folder.config.is_file() and folder.checkpoints.names():
+        check_same_run(load_saved(folder.config), config)
+    world.barrier()
+    if world.main:
+        folder.prepare(config, processes)
+
+
+def restore(training: Training) -> None:
+    """Continue from the newest sound checkpoint, if there is one.
+
+    Raises:
+        EngineError: when the checkpoint belongs to other data or another network.
+    """
+    config, folder = training.config, training.folder
+    state = folder.checkpoints.newest(training.console.say)
+    if state is None and config.resume:
+        state = load_checkpoint(Path(config.resume))
+    if state is None:
+        return
+    _check_data(state, training)
+    load_weights_into(training.model, state["model"], config.out)
+    if training.average and state["average"]:
+        training.average.model.load_state_dict(state["average"])
+    training.optimizer.load_state_dict(state["optimizer"])
+    training.scaler.load_state_dict(state["scaler"])
+    training.samples, training.validated = state["samples"], state["validated"]
+    if training.world.main:
+        folder.cut(training.samples)
+    training.console.say(
+        f"continuing after step {training.step} (epoch {training.epoch:.2f}), "
+        f"{training.samples} videos"
+    )
+
+
+def _check_data(state: dict[str, Any], training: Training) -> None:
+    videos, classes = len(training.split), list(training.split.classes)
+    if state["videos"] != videos or state["classes"] != classes:
+        raise EngineError(
+            f"{training.config.out} was trained on {state['videos']} videos of "
+            f"{len(state['classes'])} classes, {training.config.data} has {videos} of "
+            f"{len(classes)}: give it the same shards, or another --out"
+        )
+
+
+def load_weights_into(model: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Load a state dict that must fit exactly.
+
+    Raises:
+        EngineError: when it belongs to another architecture, naming the first difference.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise EngineError(
+            f"the checkpoint of {source} belongs to another network than {type(model).__name__} "
+            f"as configured: {lines[0] if lines else error}"
+        ) from error

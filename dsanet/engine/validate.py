@@ -1,0 +1,66 @@
+"""Validation within training: U centre snippets, one centre crop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from dsanet.engine import execution
+from dsanet.engine.config import TrainConfig
+from dsanet.engine.console import Console
+from dsanet.engine.distributed import World
+from dsanet.engine.metrics import scores_of
+from dsanet.engine.views import Scorer, score_split
+from pipelines import EvalLoader
+from shards import Split
+
+
+class Validator:
+    """The validation split with its loader and the compiled network."""
+
+    def __init__(
+        self, config: TrainConfig, world: World, split: Split, precision: str, console: Console
+    ) -> None:
+        self.config, self.world, self.split = config, world, split
+        self.precision, self.console = precision, console
+        self._network: tuple[nn.Module, nn.Module] | None = None
+        self.loader = EvalLoader(
+            split,
+            config.sampling,
+            config.loader,
+            batch_size=config.validation.per_gpu or config.batch.per_gpu,
+            clips=None,
+            crops=1,
+            crop_size=config.augment.size,
+            # The paper's proportion: a crop of 224 out of a short side of 256.
+            resize_short=round(config.augment.size * 256 / 224),
+            rank=world.rank,
+            world=world.size,
+            device=str(world.device),
+        )
+
+    def _compiled(self, model: nn.Module) -> nn.Module:
+        if self._network is None or self._network[0] is not model:
+            network = execution.compiled(
+                model, self.config.compile, self.world.device, lambda _: None
+            )
+            self._network = (model, network)
+        return self._network[1]
+
+    def run(self, model: nn.Module) -> dict[str, Any]:
+        """Scores of the network on the validation split; the same on every process."""
+        model.eval()
+        scorer = Scorer(
+            self._compiled(model),
+            model.segments,  # type: ignore[arg-type]
+            self.precision,
+            self.world.device,
+        )
+        table = score_split(scorer, self.loader, self.world, self.console)
+        model.train()
+        return scores_of(table.scores, table.labels)
+
+    def close(self) -> None:
+        """Release the loader."""
+        self.loader.close()
