@@ -102,7 +102,7 @@ def eval_boxes(height: int, width: int, crops: int, size: int, short_side: int) 
     """Boxes (C, 4) along the long side: C = 1 the centre; C = 3 its start, middle and end."""
     if crops not in (1, 3):
         raise LoaderUsageError(f"{crops} crops: give 1 or 3")
-    side = int(_rounded(np.float64(min(height, width) * min(size / short_side, 1.0))))
+    side = max(1, int(min(height, width) * min(size / short_side, 1.0) + 0.5))
     places = np.array([0.5]) if crops == 1 else np.array([0.0, 0.5, 1.0])
     tall = height > width
     y = np.floor((height - side) * (places if tall else 0.5)) + np.zeros(crops)
@@ -147,11 +147,8 @@ def _area_aspect(
     fits = (w <= width[:, None]) & (h <= height[:, None])
     first, found = fits.argmax(axis=1), fits.any(axis=1)
     rows, short = np.arange(len(fits)), np.minimum(height, width)
-    return (
-        np.where(found, h[rows, first], short),
-        np.where(found, w[rows, first], short),
-        found,
-    )
+    h, w = np.where(found, h[rows, first], short), np.where(found, w[rows, first], short)
+    return h, w, np.asarray(found)
 
 
 def _multi_scale(

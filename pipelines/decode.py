@@ -145,10 +145,10 @@ def resize(frames: torch.Tensor, out: torch.Tensor) -> None:
     if frames.shape == out.shape:
         out.copy_(frames)
         return
-    # The overload with `out` saves a copy; it is what F.interpolate calls.
-    torch._C._nn.upsample_bilinear2d(
-        frames.permute(0, 3, 1, 2), out.shape[1:3], False, None, None, out=out.permute(0, 3, 1, 2)
-    )
+    # What F.interpolate calls; `out`, which its stub does not know, saves a copy.
+    kernel: Any = torch._C._nn.upsample_bilinear2d
+    size, target = list(out.shape[1:3]), out.permute(0, 3, 1, 2)
+    kernel(frames.permute(0, 3, 1, 2), size, False, None, None, out=target)
 
 
 def first_line(message: str) -> str:

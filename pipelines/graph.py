@@ -14,10 +14,13 @@ The two differ by at most one level.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from pipelines.errors import LoaderError
 
 HEADS = ("image", "video", "frames")
 
@@ -63,11 +66,23 @@ class GraphInput:
     picks: list[np.ndarray] | None = None
 
 
+def dali() -> Any:
+    """The module nvidia.dali, or the remedy where it is not installed; its stubs lack names."""
+    try:
+        for name in ("fn", "types"):
+            importlib.import_module(f"nvidia.dali.{name}")
+        return importlib.import_module("nvidia.dali")
+    except ImportError as error:
+        raise LoaderError(
+            f"NVIDIA DALI cannot be imported ({error}): pip install -e '.[cuda13]', or "
+            "'.[cuda12]' for drivers older than 580"
+        ) from None
+
+
 def build_graph(spec: GraphSpec) -> Any:
     """The built DALI pipeline of `spec`, fed by `feed`."""
-    from nvidia.dali import pipeline_def
 
-    @pipeline_def(
+    @dali().pipeline_def(
         batch_size=spec.batch,
         num_threads=spec.threads,
         device_id=spec.device_id,
@@ -88,16 +103,14 @@ def build_graph(spec: GraphSpec) -> Any:
 
 
 def _window(crop: int) -> tuple[Any, Any]:
-    from nvidia.dali import fn, types
-
+    fn, types = dali().fn, dali().types
     anchor = fn.external_source(name=f"anchor{crop}", dtype=types.INT64, ndim=1)
     shape = fn.external_source(name=f"shape{crop}", dtype=types.INT64, ndim=1)
     return anchor, shape
 
 
 def _decoded(spec: GraphSpec) -> Any:
-    from nvidia.dali import fn, types
-
+    fn, types = dali().fn, dali().types
     if spec.head == "frames":
         frames = fn.external_source(name="encoded", dtype=types.UINT8, ndim=4, layout="FHWC")
         return frames if spec.device_id is None else frames.gpu()
@@ -117,8 +130,7 @@ def _decoded(spec: GraphSpec) -> Any:
 
 
 def _transformed(frames: Any, crop: int, spec: GraphSpec) -> Any:
-    from nvidia.dali import fn, types
-
+    fn, types = dali().fn, dali().types
     if not spec.roi_decode:
         anchor, shape = _window(crop)
         axes = [0, 1] if spec.head == "image" else [1, 2]

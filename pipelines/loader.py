@@ -1,4 +1,4 @@
-"""The two loaders: training (endless replacements, exact order) and evaluation (each video once)."""
+"""The two loaders: training in an exact order, and evaluation of each video exactly once."""
 
 from __future__ import annotations
 
@@ -353,15 +353,8 @@ class EvalLoader(_Loader):
                 else test_frames(n, self.clips, sampling)
             )
             frames.append(picked.reshape(-1))
-            boxes.append(
-                eval_boxes(
-                    int(row["height"]),
-                    int(row["width"]),
-                    self.crops,
-                    self.crop_size,
-                    self.resize_short,
-                )  # fmt: skip
-            )
+            height, width = int(row["height"]), int(row["width"])
+            boxes.append(eval_boxes(height, width, self.crops, self.crop_size, self.resize_short))
         return BatchPlan(
             ids=ids,
             labels=np.where(ids >= 0, rows["label"].astype(np.int64), -1),

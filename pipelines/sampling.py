@@ -116,19 +116,20 @@ def _segments(num_frames: int, config: SamplingConfig, x: np.ndarray) -> np.ndar
     """
     U, T, W = config.segments, config.frames, config.span
     bounds = num_frames * np.arange(U + 1) // U
-    low, room = bounds[:-1], np.diff(bounds) - W + 1
+    low, lengths = bounds[:-1], np.diff(bounds)
+    room = lengths - W + 1
     if config.mode == "spread" or room.min() < 1:
-        return _evenly(num_frames * np.arange(U) / U, num_frames / U, x, num_frames, T)
+        return _evenly(low, lengths, x, num_frames, T)
     # A window wider than T strides holds its frames in its middle.
     margin = (W - T * config.stride) // 2 if T * config.stride < W else 0
     return _windows(low + _below(x, room) + margin, num_frames, config)
 
 
 def _evenly(
-    starts: np.ndarray, length: float, x: np.ndarray, num_frames: int, frames: int
+    starts: np.ndarray, lengths: np.ndarray, x: np.ndarray, num_frames: int, frames: int
 ) -> np.ndarray:
     """T frames at a fixed step of length / T from each start, shifted by x of a step."""
-    steps = (np.arange(frames) + x[:, None]) * (length / frames)
+    steps = (np.arange(frames) + x[:, None]) * (lengths[:, None] / frames)
     return np.clip(np.floor(starts[:, None] + steps).astype(np.int64), 0, num_frames - 1)
 
 
@@ -175,7 +176,8 @@ def _uniform_clips(num_frames: int, clips: int, config: SamplingConfig) -> np.nd
     W, segment = config.span, num_frames / config.segments
     if config.mode == "spread" or num_frames // config.segments < W:
         starts = (num_frames - segment) * (np.arange(clips) + 0.5) / clips
-        return _evenly(starts, segment, np.full(clips, 0.5), num_frames, config.frames)
+        lengths = np.full(clips, segment)
+        return _evenly(starts, lengths, np.full(clips, 0.5), num_frames, config.frames)
     tick = (num_frames - W + 1) / clips
     margin = max(0, W - config.frames * config.stride) // 2
     starts = np.floor(tick / 2 + tick * np.arange(clips)).astype(np.int64)

@@ -73,12 +73,12 @@ class ReadMeter:
     videos: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def add(self, size: int, reads: int) -> None:
-        """Count one video."""
+    def add(self, size: int = 0, reads: int = 0, videos: int = 0) -> None:
+        """Count what was read."""
         with self.lock:
             self.bytes += size
             self.reads += reads
-            self.videos += 1
+            self.videos += videos
 
 
 class FrameSource:
@@ -97,8 +97,23 @@ class FrameSource:
     def fetch(
         self, ids: Sequence[int], frames: Sequence[np.ndarray]
     ) -> list[list[np.ndarray] | SampleError]:
-        """Encoded frames of each video in the order asked for, or the error it met."""
-        return self._pool.map(self._video, ids, frames)
+        """Encoded frames of each video in the order asked for, or the error it met.
+
+        A video asked for more than once (repeated views) is read once.
+        """
+        rows: dict[int, list[int]] = {}
+        for row, sample in enumerate(ids):
+            rows.setdefault(sample, []).append(row)
+        wanted = [np.concatenate([frames[row] for row in group]) for group in rows.values()]
+        results: list[list[np.ndarray] | SampleError] = [[]] * len(ids)
+        found = self._pool.map(self._video, list(rows), wanted)
+        for group, result in zip(rows.values(), found, strict=True):
+            start = 0
+            for row in group:
+                end = start + len(frames[row])
+                results[row] = result if isinstance(result, SampleError) else result[start:end]
+                start = end
+        return results
 
     def close(self) -> None:
         """Stop the threads and close the files."""
@@ -125,48 +140,56 @@ class FrameSource:
         return failure
 
     def _read(self, sample: int, frames: np.ndarray) -> list[np.ndarray]:
-        row = self.split.samples[sample]
         wanted = np.unique(frames)
+        table = self._table(sample, wanted)
+        offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
+        pieces = self._ranges(sample, offsets, sizes)
+        self._check(sample, wanted, table["crc32"], pieces)
+        found = dict(zip(wanted.tolist(), pieces, strict=True))
+        return [found[frame] for frame in frames.tolist()]
+
+    def _table(self, sample: int, wanted: np.ndarray) -> np.ndarray:
+        """Rows of the frame table, checked against the file they point into."""
+        row = self.split.samples[sample]
         if wanted[0] < 0 or wanted[-1] >= row["num_frames"]:
             raise SampleError(f"{self.place(sample)}: frame {wanted[-1]} of {row['num_frames']}")
         table = self.split.frames[int(row["first_frame"]) + wanted]
-        offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
-        if (offsets + sizes).max() > row["size"]:
+        if len(table) != len(wanted):
+            raise SampleError(f"{self.place(sample)}: the index lacks rows of the frame table")
+        if (table["offset"].astype(np.int64) + table["size"]).max() > row["size"]:
             raise SampleError(f"{self.place(sample)}: the frame table points outside the file")
-        pieces = self._ranges(sample, int(row["offset"]), offsets, sizes)
-        found = {}
-        crcs = table["crc32"].tolist()
-        for frame, piece, crc in zip(wanted.tolist(), pieces, crcs, strict=True):
-            if zlib.crc32(piece) != crc:
-                raise SampleError(f"{self.place(sample)}: frame {frame} is corrupt (CRC32)")
-            found[frame] = piece
-        return [found[frame] for frame in frames.tolist()]
+        return table
 
-    def _ranges(
-        self, sample: int, base: int, offsets: np.ndarray, sizes: np.ndarray
-    ) -> list[np.ndarray]:
-        """The byte ranges of one tar, neighbours fetched by one read."""
-        path = self.split.tar_path(sample)
+    def _check(
+        self, sample: int, wanted: np.ndarray, crcs: np.ndarray, pieces: list[np.ndarray]
+    ) -> None:
+        for frame, piece, crc in zip(wanted.tolist(), pieces, crcs.tolist(), strict=True):
+            if zlib.crc32(piece.data) != crc:
+                raise SampleError(f"{self.place(sample)}: frame {frame} is corrupt (CRC32)")
+
+    def _ranges(self, sample: int, offsets: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+        """Byte ranges of one video's file, neighbours fetched by one read."""
+        base, pieces = int(self.split.samples["offset"][sample]), []
+        for first, last in merged(offsets, sizes, self.gap):
+            start, end = int(offsets[first]), int(offsets[last] + sizes[last])
+            block = self.pread(self.split.tar_path(sample), base + start, end - start)
+            for row in range(first, last + 1):
+                begin = int(offsets[row]) - start
+                pieces.append(block[begin : begin + int(sizes[row])])
+        self.meter.add(videos=1)
+        return pieces
+
+    def pread(self, path: Path, offset: int, size: int) -> np.ndarray:
+        """`size` bytes of a tar. SampleError for a short read, OSError as it comes."""
         descriptor = self._files.take(path)
-        pieces: list[np.ndarray] = []
-        size = reads = 0
         try:
-            for first, last in merged(offsets, sizes, self.gap):
-                start, end = int(offsets[first]), int(offsets[last] + sizes[last])
-                block = os.pread(descriptor, end - start, base + start)
-                if len(block) != end - start:
-                    raise SampleError(
-                        f"{self.place(sample)}: short read, {len(block)} of {end - start} bytes"
-                    )
-                data = np.frombuffer(block, np.uint8)
-                for row in range(first, last + 1):
-                    begin = int(offsets[row]) - start
-                    pieces.append(data[begin : begin + int(sizes[row])])
-                size, reads = size + len(block), reads + 1
+            block = os.pread(descriptor, size, offset)
         finally:
             self._files.give(path)
-        self.meter.add(size, reads)
-        return pieces
+        self.meter.add(size=len(block), reads=1)
+        if len(block) != size:
+            raise SampleError(f"{path}: short read, {len(block)} of {size} bytes at {offset}")
+        return np.frombuffer(block, np.uint8)
 
 
 def merged(offsets: np.ndarray, sizes: np.ndarray, gap: int) -> Iterable[tuple[int, int]]:
