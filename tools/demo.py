@@ -51,9 +51,9 @@ def make_videos(folder: Path, seed: int) -> None:
     """Draw and encode both splits, unless a run before this one has."""
     settings = VideoSettings()
     for number, (name, count) in enumerate(SPLITS.items()):
-        videos = plan_split(number, count, seed, settings)
-        shown = track(videos, f"drawing {count} {name} videos", console=console)
-        write_split(folder, name, shown, settings)
+        files = write_split(folder, name, plan_split(number, count, seed, settings), settings)
+        for _ in track(files, f"drawing {count} {name} videos", total=count, console=console):
+            pass
     (folder / "complete").write_text(f"{seed}\n")
 
 
@@ -80,7 +80,7 @@ def main() -> int:
         run(
             *("tools/shard.py", "--dataset", "folder", "--videos", str(videos), *listing),
             *("--classes", str(videos / "classes.txt"), "--out", str(shards)),
-            *("--short-side", "120"),
+            *("--short-side", "96"),
         )
     seconds = {}
     for model in MODELS:
