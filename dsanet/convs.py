@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from dsanet.dsa import accurate
 from dsanet.errors import ModelError
+from dsanet.folding import accurate, later
 
 
 class SpatialConv(nn.Conv2d):
@@ -76,9 +75,8 @@ def shift(x: Tensor, frames: int) -> Tensor:
     """Shift 1/8 of the channels of x (N*T, C, H, W), channels_last, back and 1/8 forth in time."""
     fold = x.shape[1] // 8
     v = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames))
-    ahead = F.pad(v[:, 1:, ..., :fold], (0, 0, 0, 0, 0, 0, 0, 1))
-    behind = F.pad(v[:, :-1, ..., fold : 2 * fold], (0, 0, 0, 0, 0, 0, 1, 0))
-    moved = torch.cat((ahead, behind, v[..., 2 * fold :]), dim=-1)
+    back, forth, rest = v.split((fold, fold, x.shape[1] - 2 * fold), dim=-1)
+    moved = torch.cat((later(back, 1), later(forth, -1), rest), dim=-1)
     return moved.flatten(0, 1).permute(0, 3, 1, 2)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dsanet.errors import ModelError
+from dsanet.folding import accurate, is_channels_last, later
 
 
 class DSA(nn.Module):
@@ -73,11 +73,9 @@ class DSA(nn.Module):
         """Eq. (4) for v (B, U, T, ...) with the channels at ``axis``."""
         channels = v.shape[axis]
         mixed = aggregated_channels(channels, self.beta)
-        first = v.narrow(axis, 0, mixed)
+        first, rest = v.split((mixed, channels - mixed), dim=axis)
         out = aggregate(first, self.kernel(first, axis), axis)
-        if mixed == channels:
-            return out
-        return torch.cat((out, v.narrow(axis, mixed, channels - mixed)), dim=axis)
+        return torch.cat((out, rest), dim=axis) if mixed < channels else out
 
     def kernel(self, v: Tensor, axis: int) -> Tensor:
         """The kernel K of Eq. (2), (B, c, L) float32, for v (B, U, T, ...) with c at ``axis``.
@@ -100,26 +98,15 @@ def aggregate(v: Tensor, kernel: Tensor, axis: int) -> Tensor:
 
     v: (B, U, ...) with c channels at ``axis``; kernel: (B, c, L). The result has v's shape.
     """
-    segments, taps = v.shape[1], kernel.shape[-1]
-    reach = taps // 2
-    padded = F.pad(v, (0, 0) * (v.ndim - 2) + (reach, reach))
     shape = [1] * v.ndim
     shape[0], shape[axis] = v.shape[0], v.shape[axis]
-    weights = kernel.to(v.dtype).unbind(-1)
-    return sum(  # type: ignore[return-value]  # never the 0 of an empty sum
-        weights[i].reshape(shape) * padded.narrow(1, i, segments) for i in range(taps)
-    )
-
-
-def accurate(dtype: torch.dtype) -> torch.dtype:
-    """float32 for the half formats, and the dtype itself for float32 and float64."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether x, 4-D or 5-D, lies in memory with its channels fastest."""
-    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-    return x.is_contiguous(memory_format=layout)
+    weights = [weight.reshape(shape) for weight in kernel.to(v.dtype).unbind(-1)]
+    reach = len(weights) // 2
+    out = weights[reach] * v
+    for tap, weight in enumerate(weights):
+        if tap != reach:
+            out = out + weight * later(v, tap - reach)
+    return out
 
 
 def aggregated_channels(channels: int, beta: float) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dsanet.dsa import accurate
 from dsanet.errors import ModelError
+from dsanet.folding import accurate
 from dsanet.trunk import Trunk
 
 # ImageNet's RGB statistics in units of a byte, as the released configuration has them.

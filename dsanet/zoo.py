@@ -165,10 +165,13 @@ def _add_mixers(trunk: Trunk, family: str, config: NetworkConfig, segments: int)
     """Insert the family's modules into the trunk's blocks."""
     if family not in ("dsa", "se", "v4d"):
         return
-    position = "end" if family == "v4d" else config.position
-    chosen = _middle_blocks(trunk, config) if family == "v4d" else _every_nth(trunk, config)
-    for block in chosen:
-        if position not in (*block.positions, "end"):
+    if family == "v4d":
+        for block in _middle_blocks(trunk, config):
+            block.insert(V4DBlock(block.channels_at("end"), segments), "end")
+        return
+    position = config.position
+    for block in _every_nth(trunk, config):
+        if position not in block.positions:
             has = ", ".join(block.positions)
             raise ModelError(f"position={position!r} is not in this network's block; {has} are")
         block.insert(_mixer(family, block.channels_at(position), config, segments), position)
@@ -177,8 +180,6 @@ def _add_mixers(trunk: Trunk, family: str, config: NetworkConfig, segments: int)
 def _mixer(family: str, channels: int, config: NetworkConfig, segments: int) -> nn.Module:
     if family == "se":
         return SE(channels, config.reduction)
-    if family == "v4d":
-        return V4DBlock(channels, segments)
     aggregated_channels(channels, config.beta)  # refuse now what the first step would refuse
     return DSA(segments, alpha=config.alpha, beta=config.beta, kernel_size=config.kernel_size)
 

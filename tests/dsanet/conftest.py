@@ -13,7 +13,7 @@ from torch import Tensor, nn
 @pytest.fixture(autouse=True)
 def _one_seed() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

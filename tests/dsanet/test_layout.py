@@ -1,0 +1,108 @@
+"""channels_last from first map to last, views where views are promised, no hidden copies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+import dsanet
+from dsanet.convs import TemporalConv, V4DBlock, VolumeConv
+
+SMALL = {"num_classes": 5, "width": 16, "dropout": 0.0}
+COPIES = {"aten::clone", "aten::contiguous", "aten::_to_copy", "aten::to", "aten::copy_"}
+
+
+def dense_last(x: Tensor) -> bool:
+    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    return x.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("name", dsanet.list_models())
+def test_every_map_is_channels_last(name, clips):
+    """Walks every 4-D and 5-D tensor that any module takes or gives in a training step."""
+    model = dsanet.build_model(name, **SMALL)
+    walked = []
+
+    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        for x in (inputs[0], output):
+            if x.ndim in (4, 5) and x.shape[-1] > 1:
+                walked.append((module.__class__.__name__, dense_last(x), x.stride()))
+
+    for module in model.trunk.modules():
+        module.register_forward_hook(note)
+    model(clips(size=64))
+    assert len(walked) > 30
+    assert [w for w in walked if not w[1]] == []
+
+
+def test_weights_are_channels_last():
+    for name in dsanet.list_models():
+        model = dsanet.build_model(name, **SMALL)
+        assert all(dense_last(p) for p in model.parameters() if p.ndim > 3)
+
+
+@pytest.mark.parametrize("make", [TemporalConv, lambda i, o: VolumeConv(i, o, 3)])
+def test_folding_copies_nothing(make):
+    """The convolution underneath reads the map's own storage."""
+    conv, seen = make(8, 8), []
+    x = torch.randn(6, 8, 5, 7).contiguous(memory_format=torch.channels_last)
+    conv._conv_forward = lambda v, w, b: (
+        seen.append(v) or type(conv).__mro__[1](8, 8, conv.kernel_size, padding=conv.padding)(v)
+    )
+    conv(x, 3)
+    assert seen[0].untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    assert dense_last(seen[0])
+
+
+def test_v4d_folding_copies_nothing():
+    block, seen = V4DBlock(8, 4), []
+    block.conv.register_forward_hook(lambda _m, i, o: seen.extend((i[0], o)))
+    x = torch.randn(2 * 4 * 3, 8, 5, 7).contiguous(memory_format=torch.channels_last)
+    block(x, 3)
+    assert seen[0].untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    assert dense_last(seen[0])
+    assert dense_last(seen[1])
+
+
+def test_bytes_are_read_where_they_lie(clips):
+    """The clip becomes a channels_last map as a view: the loader's memory is the first map's."""
+    x = clips()
+    folded = x.flatten(0, 2).permute(0, 3, 1, 2)
+    assert folded.data_ptr() == x.data_ptr()
+    assert dense_last(folded)
+
+
+def copies(name: str, x: Tensor) -> list[tuple[str, list[int], str]]:
+    """Copy operations over maps in one eager float32 training step, and what called them."""
+    model = dsanet.build_model(name, **SMALL)
+    model(x).sum().backward()  # gradients exist from here on
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as run:
+        model(x).sum().backward()
+    weights = {tuple(p.shape) for p in model.parameters()}
+    found = []
+    for event in run.events():
+        shape = tuple(event.input_shapes[0]) if event.input_shapes else ()
+        if event.name in COPIES and len(shape) >= 4 and shape not in weights:
+            found.append((event.name, shape, _cause(event)))
+    return found
+
+
+def _cause(event) -> str:
+    """The operation above a copy that is no copy itself."""
+    while event is not None and event.name in COPIES:
+        event = event.cpu_parent
+    return event.name if event is not None else "the network itself"
+
+
+@pytest.mark.parametrize("name", dsanet.list_models())
+def test_no_hidden_copies_in_a_step(name, clips):
+    """A step copies no map, but for what is arithmetic: bytes that become floats in the
+    normalising product (once), and zero padding inside DSA and TSM's shift."""
+    found = copies(name, clips(size=64))
+    causes = {cause for *_, cause in found}
+    assert causes <= {"aten::mul", "aten::constant_pad_nd"}, found
+    assert {shape for _, shape, cause in found if cause == "aten::mul"} == {(32, 3, 64, 64)}
+    pads = [shape for _, shape, cause in found if cause == "aten::constant_pad_nd"]
+    assert bool(pads) == ("dsa" in name or "tsm" in name)
