@@ -18,12 +18,11 @@ from pipelines.workers import Workers
 class EncodedBatch:
     """What a decoder takes for V videos of F frames and C crops.
 
-    payload: per video a list of F encoded frames (image head) or its container bytes; picks: per
-    video the frame numbers (F,) inside those bytes; boxes (V, C, 4); flips (V,); colours (V, 4).
+    payload: per video a list of F encoded frames (image head), a Container (video head) or frames
+    (F, H, W, 3); boxes (V, C, 4); flips (V,); colours (V, 4).
     """
 
     payload: list[Any]
-    picks: list[np.ndarray]
     boxes: np.ndarray
     flips: np.ndarray
     colours: np.ndarray
@@ -36,7 +35,6 @@ class EncodedBatch:
         at = list(rows)
         return EncodedBatch(
             payload=[self.payload[row] for row in at],
-            picks=[self.picks[row] for row in at],
             boxes=self.boxes[at],
             flips=self.flips[at],
             colours=self.colours[at],
@@ -105,14 +103,17 @@ class Decoder:
         del self.pipeline
 
     def _input(self, batch: EncodedBatch) -> GraphInput:
-        if self.spec.head != "image":
+        if self.spec.head == "video":
             return GraphInput(
-                encoded=batch.payload,
+                encoded=[container.data for container in batch.payload],
                 boxes=batch.boxes,
                 flips=batch.flips,
                 colours=batch.colours,
-                picks=batch.picks if self.spec.head == "video" else None,
+                picks=[container.picks for container in batch.payload],
+                gathers=[container.gather for container in batch.payload],
             )
+        if self.spec.head == "frames":
+            return GraphInput(batch.payload, batch.boxes, batch.flips, batch.colours)
         return GraphInput(
             encoded=[frame for video in batch.payload for frame in video],
             boxes=np.repeat(batch.boxes, self.frames, axis=0),

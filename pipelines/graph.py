@@ -56,7 +56,8 @@ class GraphInput:
     """One iteration's input, all lists and first axes of length n <= batch.
 
     encoded: n uint8 arrays (JPEG or mp4 bytes), or (F, H, W, 3) frames; boxes (n, C, 4); flips
-    (n,); colours (n, 4); picks: for the video head the frame numbers (int32) of each sample.
+    (n,); colours (n, 4); picks: for the video head the frame numbers (int32) of each sample, each
+    only once, since a repeated one would restart the decoder; gathers: where they then go (int32).
     """
 
     encoded: list[np.ndarray]
@@ -64,6 +65,7 @@ class GraphInput:
     flips: np.ndarray
     colours: np.ndarray
     picks: list[np.ndarray] | None = None
+    gathers: list[np.ndarray] | None = None
 
 
 def dali() -> Any:
@@ -119,6 +121,8 @@ def _decoded(spec: GraphSpec) -> Any:
     if spec.head == "video":
         picks = fn.external_source(name="picks", dtype=types.INT32, ndim=1)
         frames = fn.decoders.video(encoded, frames=picks, device=device, pad_mode="none")
+        gather = fn.external_source(name="gather", dtype=types.INT32, ndim=1)
+        frames = fn.sequence_rearrange(frames, new_order=gather)
     elif spec.roi_decode:
         anchor, shape = _window(0)
         frames = fn.decoders.image_slice(
@@ -126,6 +130,10 @@ def _decoded(spec: GraphSpec) -> Any:
         )
     else:
         frames = fn.decoders.image(encoded, device=device, output_type=types.RGB)
+    return _on_device(frames, spec)
+
+
+def _on_device(frames: Any, spec: GraphSpec) -> Any:
     return frames.gpu() if spec.device_id is not None and not spec.mixed else frames
 
 
@@ -157,6 +165,8 @@ def feed(pipeline: Any, spec: GraphSpec, given: GraphInput) -> None:
     pipeline.feed_input("encoded", given.encoded)
     if given.picks is not None:
         pipeline.feed_input("picks", given.picks)
+    if given.gathers is not None:
+        pipeline.feed_input("gather", given.gathers)
     boxes = given.boxes.astype(np.int64)
     for crop in range(spec.crops):
         low, high = boxes[:, crop, :2], boxes[:, crop, 2:]

@@ -15,6 +15,7 @@ import torch
 from pipelines.activity import Activity
 from pipelines.batch import Batch
 from pipelines.config import LoaderConfig
+from pipelines.containers import ContainerSource, pyav_frames
 from pipelines.crops import AugmentConfig, eval_boxes
 from pipelines.decode import Decoder, EncodedBatch
 from pipelines.errors import LoaderError, LoaderUsageError
@@ -38,11 +39,10 @@ class _Loader:
     ) -> None:
         self.split, self.config, self.device = split, config, torch.device(device)
         self.activity = Activity()
-        self.source = FrameSource(
-            split,
-            self.activity,
-            threads=config.read_threads,
-            gap=(config.gap_kb or 0) << 10,
+        self._on_pyav = spec.head == "frames"
+        kind = FrameSource if spec.head == "image" else ContainerSource
+        self.source = kind(
+            split, self.activity, threads=config.read_threads, gap=(config.gap_kb or 0) << 10
         )
         self._spec, self._frames = spec, frames
         self._decoder: Decoder | None = None
@@ -97,7 +97,7 @@ class _Loader:
         """Read one batch; what cannot be read is replaced or, in evaluation, left out."""
         loaded = Loaded(plan, [row for row in range(len(plan.ids)) if plan.ids[row] >= 0], None)
         rows = loaded.rows
-        found = self.source.fetch(plan.ids[rows].tolist(), list(plan.frames[rows]))
+        found = self._fetch(plan.ids[rows].tolist(), list(plan.frames[rows]))
         payload = dict(zip(rows, found, strict=True))
         for row in rows.copy():
             if isinstance(payload[row], SampleError):
@@ -105,13 +105,24 @@ class _Loader:
         self._encode(loaded, payload)
         return loaded
 
+    def _fetch(self, ids: list[int], frames: list[np.ndarray]) -> list[Any]:
+        """Encoded frames, containers or (PyAV) decoded frames of each video, or a SampleError."""
+        found: list[Any] = self.source.fetch(ids, frames)
+        if not self._on_pyav:
+            return found
+        good = [row for row, item in enumerate(found) if not isinstance(item, SampleError)]
+        places = [self.source.place(ids[row]) for row in good]
+        frames = self.source.pool.map(pyav_frames, [found[row] for row in good], places)
+        for row, decoded in zip(good, frames, strict=True):
+            found[row] = decoded
+        return found
+
     def _encode(self, loaded: Loaded, payload: dict[int, Any]) -> None:
         plan, rows = loaded.plan, loaded.rows
         loaded.encoded = None
         if rows:
             loaded.encoded = EncodedBatch(
                 payload=[payload[row] for row in rows],
-                picks=[plan.frames[row] for row in rows],
                 boxes=plan.boxes[rows],
                 flips=plan.flips[rows],
                 colours=plan.colours[rows],
@@ -259,7 +270,7 @@ class TrainLoader(_Loader):
             if other in self.quarantine.reasons:
                 continue
             view = self.planner.plan(self._epoch, np.array([other]), plan.repeats[[row]])
-            found = self.source.fetch([other], [view.frames[0]])[0]
+            found = self._fetch([other], [view.frames[0]])[0]
             if isinstance(found, SampleError):
                 self.quarantine.add(other, str(found), self._epoch)
                 continue

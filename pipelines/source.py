@@ -88,11 +88,13 @@ class FrameSource:
     frame alone (local disk), a large gap reads whole stretches (network disk).
     """
 
+    shares = True  # whether the views of one video share a read
+
     def __init__(self, split: Split, activity: Activity, *, threads: int = 8, gap: int = 0) -> None:
         self.split, self.activity, self.gap = split, activity, gap
         self.meter = ReadMeter()
         self._files = OpenFiles(random=gap < (1 << 20))
-        self._pool = Workers(threads, "loader-read")
+        self.pool = Workers(threads, "loader-read")
 
     def fetch(
         self, ids: Sequence[int], frames: Sequence[np.ndarray]
@@ -101,12 +103,14 @@ class FrameSource:
 
         A video asked for more than once (repeated views) is read once.
         """
+        if len(set(ids)) == len(ids) or not self.shares:
+            return self.pool.map(self._video, ids, frames)
         rows: dict[int, list[int]] = {}
         for row, sample in enumerate(ids):
             rows.setdefault(sample, []).append(row)
         wanted = [np.concatenate([frames[row] for row in group]) for group in rows.values()]
         results: list[list[np.ndarray] | SampleError] = [[]] * len(ids)
-        found = self._pool.map(self._video, list(rows), wanted)
+        found = self.pool.map(self._video, list(rows), wanted)
         for group, result in zip(rows.values(), found, strict=True):
             start = 0
             for row in group:
@@ -117,7 +121,7 @@ class FrameSource:
 
     def close(self) -> None:
         """Stop the threads and close the files."""
-        self._pool.close()
+        self.pool.close()
         self._files.close()
 
     def place(self, sample: int) -> str:

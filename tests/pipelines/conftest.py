@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -70,3 +71,18 @@ def split(video_folder: Path) -> Split:
 def open_files() -> int:
     """File descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(scope="session")
+def split_of(video_folder: Path) -> Callable[[str], Split]:
+    """A function: codec -> a split of nine videos of 1 to 90 frames in that codec."""
+    made: dict[str, Split] = {}
+
+    def get(codec: str) -> Split:
+        if codec not in made:
+            made[codec] = make_split(
+                video_folder / "codecs", [1, 2, 3, 5, 9, 31, 45, 64, 90], codec, tar_samples=4
+            )
+        return made[codec]
+
+    return get

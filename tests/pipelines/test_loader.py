@@ -171,7 +171,7 @@ def test_order_is_the_same_for_any_world(split, kind, world):
         for rank in range(world)
     ]
     for step in range(2):
-        plans = [list(loader._plans(1, step))[0].ids for loader in loaders]
+        plans = [next(iter(loader._plans(1, step))).ids for loader in loaders]
         together = np.stack(plans, axis=1).reshape(-1)
         assert (together == loaders[0].order(1)[step * 12 : step * 12 + 12]).all()
     for loader in loaders:

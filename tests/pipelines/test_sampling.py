@@ -22,7 +22,7 @@ def release_train(N: int, L: int, U: int, T: int, S: int, draws: list[float]) ->
     average = (N - L + 1) // U
     if average > 0:
         starts = [u * average + randint(0, average) for u in range(U)]
-    elif N > max(U, L):
+    elif max(U, L) < N:
         starts = sorted(randint(0, N - L + 1) for _ in range(U))
     else:
         starts = [0] * U
