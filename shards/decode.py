@@ -11,7 +11,7 @@ import av
 
 from shards.errors import BadVideo
 from shards.pixels import MAX_PIXELS
-from shards.probe import Probe, _why, open_video
+from shards.probe import Probe, open_video, why
 
 STRICT = {
     "err_detect": "crccheck+bitstream+buffer+explode",
@@ -66,15 +66,15 @@ class Decoder:
                 mended = next((m for _, _, m in logs if MENDED.search(m)), "")
                 for frame in frames:
                     if frame.is_corrupt or mended:
-                        why = mended.strip() or "FFmpeg marks it as corrupt"
-                        self.fault = f"frame {self.decoded}: {why}"
+                        text = mended.strip() or "FFmpeg marks it as corrupt"
+                        self.fault = f"frame {self.decoded}: {text}"
                         return
                     self.decoded += 1
                     yield frame
         except MemoryError:
             raise
         except (av.FFmpegError, ValueError) as error:
-            self.fault = f"frame {self.decoded}: {_why(error)}"
+            self.fault = f"frame {self.decoded}: {why(error)}"
 
 
 def _seek(container: Any, stream: Any, start: float) -> None:
@@ -82,4 +82,4 @@ def _seek(container: Any, stream: Any, start: float) -> None:
     try:
         container.seek(int(start / stream.time_base), stream=stream, backward=True)
     except av.FFmpegError as error:
-        raise BadVideo("unseekable", f"cannot seek to {start:.2f} s: {_why(error)}") from None
+        raise BadVideo("unseekable", f"cannot seek to {start:.2f} s: {why(error)}") from None

@@ -13,14 +13,19 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that readers see the old file or the whole new one. Raises ShardError."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that readers see the old one or the whole new one. Raises ShardError."""
     partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise ShardError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON as `write_text` does. Raises ShardError."""
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -61,3 +66,26 @@ def _why_missing(folder: Path) -> str:
     splits = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
     there = f"there is {', '.join(splits)}" if splits else "there is no split in it"
     return f"no split {folder.name!r} in {root}; {there}: make it with tools/shard.py"
+
+
+def find_splits(path: Path) -> list[Path]:
+    """The split folders of a shard set, or the one that `path` is. Raises ShardError for none."""
+
+    def is_split(folder: Path) -> bool:
+        return (folder / MANIFEST).is_file() or any(folder.glob("*.tar"))
+
+    if not path.is_dir():
+        raise ShardError(f"no folder {path}")
+    found = [path] if is_split(path) else sorted(f for f in path.iterdir() if f.is_dir())
+    found = [folder for folder in found if is_split(folder) or (folder / ".build").is_dir()]
+    if not found:
+        raise ShardError(f"{path} holds no split of a shard set")
+    return found
+
+
+def known_classes(root: Path, but: str = "") -> tuple[str, ...]:
+    """The classes of the splits of `root` that are finished, without split `but`; () for none."""
+    for path in sorted(root.glob(f"*/{MANIFEST}")):
+        if path.parent.name != but:
+            return tuple(read_manifest(path.parent)["classes"])
+    return ()

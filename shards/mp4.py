@@ -38,6 +38,12 @@ def encoder_options(codec: str, quality: int, gop: int) -> dict[str, str]:
     return common | closed | vp9 | {"auto-alt-ref": "0"}
 
 
+def container_options(codec: str) -> dict[str, str]:
+    """Options of the mp4: nothing of the machine in it, and a fragment for each GOP."""
+    fragments = {} if codec == "mjpeg" else {"movflags": FRAGMENTED}
+    return {"fflags": "+bitexact"} | fragments
+
+
 @dataclass(frozen=True)
 class Stream:
     """What the mp4 holds: size in pixels and a constant rate in frames per second."""
@@ -59,14 +65,9 @@ class Mp4Writer:
     def __init__(self, window: Window, stream: Stream, settings: ShardSettings) -> None:
         self.count = 0
         self._codec = stream.codec
-        options = {"fflags": "+bitexact"}
-        if stream.codec != "mjpeg":
-            options["movflags"] = FRAGMENTED
+        options = container_options(stream.codec)
         self._container: Any = av.open(window, "w", format="mp4", options=options)
-        quality = settings.effective_quality
-        if settings.codec != stream.codec:
-            raise AssertionError("the stream's codec is the set's")
-        encoding = encoder_options(stream.codec, quality, settings.gop)
+        encoding = encoder_options(stream.codec, settings.effective_quality, settings.gop)
         if stream.codec == "mjpeg":
             self._encoder = self._jpeg_encoder(stream, encoding)
         else:
@@ -128,6 +129,7 @@ class Mp4Writer:
 def frame_table(file: Any) -> np.ndarray:
     """The table (N,) of offset, size (bytes) and CRC-32 of an mp4's frames, by demultiplexing."""
     rows = []
+    file.seek(0)
     with av.open(file, format="mp4") as container:
         for packet in container.demux(video=0):
             if packet.size:

@@ -54,10 +54,9 @@ class Crew:
 
     folder: Path
     settings: ShardSettings
-    classes: list[str]
     record: dict[str, Any]
     on_verdict: Callable[[dict[str, Any]], None]
-    on_tar: Callable[[TarPlan, dict[str, Any]], None]
+    on_tar: Callable[[str, dict[str, Any]], None]
 
 
 class Pool:
@@ -104,7 +103,7 @@ class Pool:
             raise ShardError(event["message"])
         elif event["event"] == "done":
             state = {"sha256": event["sha256"], "size": event["size"], "verdicts": hand.verdicts}
-            self.crew.on_tar(hand.plan, state)
+            self.crew.on_tar(hand.plan.name, state)
             if waiting:
                 hand.plan, hand.verdicts, hand.offset, hand.begun = waiting.popleft(), [], 0, -1
                 self._give(hand, new=False)
@@ -135,7 +134,6 @@ class Pool:
             "tar": str(crew.folder / hand.plan.name),
             "settings": asdict(crew.settings),
             "sources": [source.to_json() for source in hand.plan.sources],
-            "classes": crew.classes,
             "record": crew.record | {"number": hand.plan.number},
             "verdicts": hand.verdicts,
             "offset": hand.offset,

@@ -52,7 +52,8 @@ def _check_file(path: Path) -> None:
         pass
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """What FFmpeg says of an error, without the path."""
     text = getattr(error, "strerror", None) or str(error)
     log = getattr(error, "log", None)
     return f"{text} ({log[2].strip()})" if log else str(text)
@@ -71,7 +72,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
-        raise BadVideo("unreadable", _why(error)) from None
+        raise BadVideo("unreadable", why(error)) from None
     with container:
         streams = [s for s in container.streams.video if not _is_cover(s)]
         if not streams:
@@ -108,8 +109,10 @@ def _demux(container: Any, stream: Any) -> tuple[list[float], int, float, str]:
                 damage = f"packet {count - 1} is incomplete"
             if not packet.is_discard and seconds is not None:
                 times.append(seconds)
+    except MemoryError:
+        raise
     except av.FFmpegError as error:
-        damage = damage or f"after packet {count}: {_why(error)}"
+        damage = damage or f"after packet {count}: {why(error)}"
     return sorted(times), count, last, damage
 
 

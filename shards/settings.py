@@ -13,7 +13,7 @@ from shards.errors import ShardUsageError
 GOP_CODECS = ("h264", "hevc", "vp9")
 CODECS = ("mjpeg", *GOP_CODECS)
 # mjpeg: FFmpeg's quantiser scale, 2 (best) to 31; the others: constant rate factor.
-DEFAULT_QUALITY = {"mjpeg": 5, "h264": 23, "hevc": 26, "vp9": 33}
+DEFAULT_QUALITY = {"mjpeg": 6, "h264": 23, "hevc": 26, "vp9": 33}
 # Settings that change how fast or how patiently a set is built, never its bytes.
 OPERATIONAL = ("workers", "cpu_seconds", "memory_mb")
 
@@ -23,8 +23,9 @@ class Source:
     """One sample to make: a video file (or a folder of JPEG frames), its labels and its key.
 
     `start` and `end` (seconds) cut a segment out of an untrimmed video; `segments` records the
-    labelled parts (start, end, label) of a sample that holds more than one. `fps` is the rate of
-    a folder of frames. `name` is the path as the list gives it: the set never stores absolute
+    labelled parts (start, end, label) of a sample that holds more than one; with `if_longer` the
+    file may be the segment already, and is cut only if it proves longer. `fps` is the rate of a
+    folder of frames. `name` is the path as the list gives it: the set never stores absolute
     paths, so that two machines write the same bytes.
     """
 
@@ -37,6 +38,7 @@ class Source:
     end: float | None = None
     segments: tuple[tuple[float, float, int], ...] = ()
     fps: str = ""
+    if_longer: bool = False
 
     @property
     def all_labels(self) -> tuple[int, ...]:

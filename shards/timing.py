@@ -14,12 +14,17 @@ MAX_NATIVE = 120  # frames per second a file may claim for itself
 FALLBACK = Fraction(25)
 
 
-def _simplify(rate: Fraction) -> Fraction:
-    """The usual rate within 0.02 %: integers first, then n * 1000/1001, else 3 decimals."""
+def _usual(rate: Fraction) -> Fraction | None:
+    """The integer, or the multiple of 1000/1001, within 0.02 % of a rate."""
     for candidate in (Fraction(round(rate)), Fraction(round(rate * 1001 / 1000)) * 1000 / 1001):
         if candidate > 0 and abs(rate - candidate) <= candidate * Fraction(1, 5000):
             return candidate
-    return Fraction(round(rate * 1000), 1000)
+    return None
+
+
+def _simplify(rate: Fraction) -> Fraction:
+    """The usual rate close by, else three decimals."""
+    return _usual(rate) or Fraction(round(rate * 1000), 1000)
 
 
 def is_constant(times: Sequence[float], rate: Fraction) -> bool:
@@ -38,9 +43,9 @@ def native_rate(times: Sequence[float], guessed: Fraction | None) -> Fraction:
         good = guessed is not None and 1 <= guessed <= MAX_NATIVE
         return _simplify(guessed) if good and guessed is not None else FALLBACK
     mean = Fraction(len(times) - 1) / Fraction(times[-1] - times[0])
-    candidates = [_simplify(mean)] + ([guessed] if guessed else [])
+    candidates = (_usual(mean), guessed and _usual(guessed), Fraction(round(mean)), _simplify(mean))
     for rate in candidates:
-        if 0 < rate <= MAX_NATIVE and is_constant(times, rate):
+        if rate and 0 < rate <= MAX_NATIVE and is_constant(times, rate):
             return rate
     gaps = sorted(b - a for a, b in pairwise(times) if b > a)
     median = Fraction(1) / Fraction(gaps[len(gaps) // 2]).limit_denominator(100_000)

@@ -75,9 +75,7 @@ def _disk_trouble(path: Path) -> str:
     return ""
 
 
-def judge(
-    source: Source, settings: ShardSettings, classes: list[str], tar: TarWriter
-) -> dict[str, Any]:
+def judge(source: Source, settings: ShardSettings, tar: TarWriter) -> dict[str, Any]:
     """Pack one source and return its verdict; only ShardError (the output's fault) escapes."""
     verdict: dict[str, Any] = {
         "key": source.key,
@@ -87,7 +85,7 @@ def judge(
     }
     before = tar.offset
     try:
-        about = pack(source, settings, classes, tar)
+        about = pack(source, settings, tar)
     except BadVideo as bad:
         if bad.kind == "missing":
             return verdict | {"status": "missing", "kind": bad.kind, "reason": bad.reason}
@@ -95,8 +93,8 @@ def judge(
             return verdict | _deferred("disk", f"cannot be read: {trouble}")
         return verdict | {"status": "refused", "kind": bad.kind, "reason": bad.reason}
     except MemoryError:
-        reason = f"needs more than {settings.memory_mb} MB: raise --memory-mb"
-        return verdict | _deferred("memory", reason)
+        reason = f"needs more than {settings.memory_mb} MB: see --memory-mb"
+        return verdict | {"status": "refused", "kind": "memory", "reason": reason}
     except OSError as error:
         return verdict | _deferred("disk", f"cannot be read: {error.strerror or error}")
     except ShardError:
@@ -124,7 +122,7 @@ def write_tar(job: dict[str, Any], send: Send) -> None:
     for i in range(len(verdicts), len(sources)):
         send(event="begin", i=i)
         limit_cpu(settings.cpu_seconds)
-        verdict = judge(sources[i], settings, job["classes"], tar)
+        verdict = judge(sources[i], settings, tar)
         tar.flush()
         verdicts.append(verdict)
         send(event="end", offset=tar.offset, verdict=verdict)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shards.errors import ShardError
 from shards.plan import unique_keys
 from shards.settings import Source
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a list asks for: the sources, and the class names in the order of their labels."""
+
+    sources: list[Source]
+    classes: tuple[str, ...]
 
 
 def read_lines(path: Path) -> list[str]:
@@ -22,73 +31,127 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file whose header names `columns`. Raises ShardError."""
+    rows = list(csv.DictReader(read_lines(path), restval=""))
+    if not rows:
+        raise ShardError(f"the list {path} has no line under its header")
+    lacking = [column for column in columns if column not in rows[0]]
+    if lacking:
+        raise ShardError(f"{path}: the header does not name the column {lacking[0]}")
+    return rows
+
+
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names, one a line; the line order is the label. Raises ShardError for doubles."""
     names = tuple(read_lines(path))
-    doubled = {name for name in names if names.count(name) > 1}
-    if doubled:
-        raise ShardError(f"{path} names a class twice: {', '.join(sorted(doubled))}")
     if not names:
         raise ShardError(f"{path} names no class")
+    if doubled := _first_doubled(names):
+        raise ShardError(f"{path} names the class {doubled!r} twice")
     return names
 
 
-def to_label(text: str, classes: Sequence[str], where: str) -> int:
-    """A label written as an index or as a class name. Raises ShardError that names the place."""
-    if text in classes:
-        return list(classes).index(text)
-    if text.lstrip("-").isdigit():
+def _first_doubled(names: Sequence[str]) -> str:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
+
+
+def to_label(text: str, numbers: Mapping[str, int], where: str) -> int:
+    """A label written as a class name or as a number. Raises ShardError that names the place."""
+    if text in numbers:
+        return numbers[text]
+    if text.isdigit():
         return int(text)
-    known = "no --classes file was given" if not classes else "it is not among the classes"
-    raise ShardError(f"{where}: label {text!r} is no number, and {known}")
+    known = "not among the classes" if numbers else "no number, and there is no --classes file"
+    raise ShardError(f"{where}: the label {text!r} is {known}")
 
 
-def read_folder(
-    videos: Path, path: Path, classes: Sequence[str] = ()
-) -> tuple[list[Source], tuple[str, ...]]:
+def _numbers(classes: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(classes)}
+
+
+def read_folder(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
     """Sources of "relative/path.mp4 label" lines; the label is an index, or a name of `classes`.
 
-    Returns the sources and the class names (their numbers, where no names are given).
+    Without `classes` the labels are numbers and the class names are these numbers. A class name
+    may have spaces. Raises ShardError naming the line that is wrong.
     """
-    pairs = []
-    for number, line in enumerate(read_lines(path), 1):
-        name, _, label = line.rpartition(" ")
-        where = f"{path}, line {number}"
+    numbers, pairs = _numbers(classes), []
+    for count, line in enumerate(read_lines(path), 1):
+        where = f"{path}, line {count}"
+        name, label = _split_line(line, numbers)
         if not name:
             raise ShardError(f"{where}: {line!r} is not 'relative/path.mp4 label'")
-        pairs.append((name.strip(), to_label(label, classes, where)))
-    return to_sources(videos, pairs, classes, path)
+        pairs.append((name, to_label(label, numbers, where)))
+    return Listing(to_sources(videos, pairs, path), _names(classes, pairs))
 
 
-def read_csv(
-    videos: Path, path: Path, classes: Sequence[str] = ()
-) -> tuple[list[Source], tuple[str, ...]]:
-    """Sources of a CSV file with a header that names the columns path and label."""
-    rows = list(csv.DictReader(read_lines(path)))
-    if rows and not {"path", "label"} <= set(rows[0]):
-        raise ShardError(f"{path}: the header must name the columns path and label")
+def _split_line(line: str, numbers: Mapping[str, int]) -> tuple[str, str]:
+    """(path, label): the longest class name at the end of the line, else its last word."""
+    words = line.split(" ")
+    for first in range(1, len(words)):
+        if (label := " ".join(words[first:])) in numbers:
+            return " ".join(words[:first]).strip(), label
+    name, _, label = line.rpartition(" ")
+    return name.strip(), label
+
+
+def read_csv(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
+    """Sources of a CSV file with a header that names path and label, and perhaps start and end
+    (seconds), which cut segments out of longer videos."""
+    rows, numbers = read_table(path, ("path", "label")), _numbers(classes)
     pairs = [
-        (row["path"] or "", to_label(row["label"] or "", classes, f"{path}, line {number}"))
-        for number, row in enumerate(rows, 2)
+        (row["path"], to_label(row["label"].strip(), numbers, f"{path}, line {count}"))
+        for count, row in enumerate(rows, 2)
     ]
-    return to_sources(videos, pairs, classes, path)
+    cuts = [_cut(row, f"{path}, line {count}") for count, row in enumerate(rows, 2)]
+    sources = [
+        replace(source, start=cut[0], end=cut[1]) if cut else source
+        for source, cut in zip(to_sources(videos, pairs, path, cuts), cuts, strict=True)
+    ]
+    return Listing(sources, _names(classes, pairs))
+
+
+def _cut(row: Mapping[str, str], where: str) -> tuple[float, float] | None:
+    start, end = row.get("start", ""), row.get("end", "")
+    if not start and not end:
+        return None
+    try:
+        cut = float(start or 0), float(end)
+    except ValueError:
+        raise ShardError(f"{where}: start and end are seconds") from None
+    if not 0 <= cut[0] < cut[1]:
+        raise ShardError(f"{where}: the segment {start} to {end} has no length")
+    return cut
+
+
+def _names(classes: Sequence[str], pairs: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    return tuple(classes) or tuple(str(n) for n in range(max((b for _, b in pairs), default=0) + 1))
 
 
 def to_sources(
-    videos: Path, pairs: Sequence[tuple[str, int]], classes: Sequence[str], path: Path
-) -> tuple[list[Source], tuple[str, ...]]:
-    """Sources under `videos` for (relative path, label) pairs, with clean keys."""
+    videos: Path,
+    pairs: Sequence[tuple[str, int]],
+    path: Path,
+    cuts: Sequence[tuple[float, float] | None] = (),
+) -> list[Source]:
+    """Sources under `videos` for (relative path, label) pairs, with clean keys; `cuts` tell apart
+    several segments of one file. Raises ShardError for a doubled line."""
     names = [name for name, _ in pairs]
-    doubled = (
-        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-    )
-    if doubled:
-        raise ShardError(f"{path} names {sorted(doubled)[0]} twice")
-    if not classes and pairs:
-        classes = [str(label) for label in range(max(label for _, label in pairs) + 1)]
+    if any(cuts):
+        names = [
+            f"{Path(name).with_suffix('')}_{1000 * cut[0]:.0f}_{1000 * cut[1]:.0f}" if cut else name
+            for name, cut in zip(names, cuts, strict=True)
+        ]
+    if doubled := _first_doubled(names):
+        raise ShardError(f"{path} names {doubled} twice")
     keys = unique_keys(names)
-    sources = [
+    return [
         Source(videos / name, label, key, name=name)
         for (name, label), key in zip(pairs, keys, strict=True)
     ]
-    return sources, tuple(classes)
