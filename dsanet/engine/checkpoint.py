@@ -133,10 +133,11 @@ class CheckpointFolder:
             if path not in kept:
                 path.unlink(missing_ok=True)
 
-    def newest(self, say: Callable[[str], None]) -> dict[str, Any] | None:
+    def newest(self, say: Callable[[str], None], *, mend: bool = False) -> dict[str, Any] | None:
         """State of the newest undamaged checkpoint, or None for a fresh folder.
 
-        A damaged one is named through `say` and the one before it is taken.
+        A damaged one is named through `say` and the one before it is taken; `mend` also renames it,
+        so that it is never taken for one again.
 
         Raises:
             EngineError: when there are checkpoints and none can be read.
@@ -146,11 +147,13 @@ class CheckpointFolder:
             try:
                 return load_checkpoint(path)
             except EngineError as error:
-                say(f"warning: {error}; taking the checkpoint before it")
+                say(f"WARNING: {error}; taking the checkpoint before it")
+                if mend:
+                    path.rename(path.with_suffix(".damaged"))
         if names:
             raise EngineError(
-                f"all {len(names)} checkpoints in {self.path} are damaged; remove them to start "
-                "the run from the beginning"
+                f"all {len(names)} checkpoints in {self.path} are damaged: give another --out to "
+                "start anew"
             )
         return None
 

@@ -207,7 +207,7 @@ def parse_dataclass(parser: ArgumentParser, kind: type[Settings], argv: Sequence
     parser.add_class_arguments(kind)
     try:
         values = parser.parse_args(list(argv))
-        made = dict(parser.instantiate_classes(values))
+        made = dict(parser.instantiate(values))
     except ArgumentError as error:
         raise UsageError(_one_line(error, parser)) from error
     made.pop("config", None)

@@ -103,31 +103,33 @@ class Loop:
         rate = peak_rate(t.config.optim, t.layout.videos)
         rate *= schedule_factor(t.config.schedule, t.epoch)
         set_rate(t.optimizer, rate)
-        draws = t.reseed()
+        batch = self.meter.fetch(batches)
         stats = torch.zeros(len(STATS), device=t.world.device)
-        ids = []
-        for left in reversed(range(t.layout.accumulation)):
-            batch = self.meter.fetch(batches)
-            stats[:2] += self.backward(batch, draws, last=left == 0)
-            stats[2] += len(batch.replaced)
-            ids.append(batch.ids)
+        stats[2] += len(batch.replaced)
+        for part in range(t.layout.accumulation):
+            stats[:2] += self.backward(batch, part)
         self.review()  # of the step before: the GPU has finished it while this one was queued
         norm = self.update()
         t.samples += t.layout.videos
-        self.pending = self.publish(start, rate, stats, norm, np.concatenate(ids))
+        self.pending = self.publish(start, rate, stats, norm, batch.ids)
         if t.world.device.type == "cpu":
             self.review()
 
-    def backward(self, batch: Batch, draws: np.random.Generator, *, last: bool) -> Tensor:
-        """Forward and backward of one micro-batch; its (loss, videos recognised)."""
-        t = self.t
-        share = 1 / t.layout.accumulation
-        labels = batch.labels.to(t.world.device, non_blocking=True)
-        clips, targets = mix(batch.clips, labels, t.config.loss.mixup, draws)
-        with self.alone(last=last):
+    def backward(self, batch: Batch, part: int) -> Tensor:
+        """Forward and backward of one group; its (loss, videos recognised), for the step's sums.
+
+        Groups are every G-th video of the step, G = processes x accumulation, so that BatchNorm,
+        dropout and mixup see the same groups, with the same draws, on any number of processes.
+        """
+        t, parts = self.t, self.t.layout.accumulation
+        draws = t.reseed(group=t.world.rank + part * t.world.size)
+        labels = batch.labels[part::parts].to(t.world.device, non_blocking=True)
+        clips = batch.clips[part::parts].contiguous()
+        clips, targets = mix(clips, labels, t.config.loss.mixup, draws)
+        with self.alone(last=part == parts - 1):
             with autocast(t.precision, t.world.device):
                 logits = t.network(clips)
-            loss = cross_entropy(logits.float(), targets, t.config.loss.label_smoothing) * share
+            loss = cross_entropy(logits.float(), targets, t.config.loss.label_smoothing) / parts
             t.scaler.scale(loss).backward()
         return torch.stack([loss.detach(), correct(logits.detach(), targets).float()])
 

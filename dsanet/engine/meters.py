@@ -13,6 +13,8 @@ from pipelines import Batch
 
 # Below this share the wait is noise of the clock and of the scheduler.
 BOUND = 0.05
+# What the loader reports besides its work.
+IDLE = {"wait", "starved"}
 
 
 @dataclass
@@ -50,8 +52,10 @@ class Times:
     @property
     def culprit(self) -> str:
         """The stage that took the loader longest."""
-        busy = {name: seconds for name, seconds in self.stages.items() if name != "wait"}
-        return max(busy, key=lambda name: busy[name]) if busy else "the loader"
+        busy = {name: self.stages[name] for name in self.stages.keys() - IDLE}
+        if self.stages["starved"] > max(busy.values(), default=0.0):
+            return "read"  # decoding stood still for want of bytes
+        return max(busy, key=lambda name: busy[name]) if busy else "loader"
 
     def verdict(self) -> str:
         """One line: data-bound or compute-bound, by how much, and which stage."""
@@ -65,7 +69,7 @@ class Times:
         spent = ", ".join(
             f"{name} {1000 * seconds / self.steps:.0f} ms"
             for name, seconds in self.stages.most_common()
-            if name != "wait"
+            if name not in IDLE
         )
         return (
             f"data-bound: {self.share:.0%} of the step waits for data, longest for {self.culprit} "

@@ -75,9 +75,10 @@ class Training:
         """The network that validation looks at: averaged weights where they are kept."""
         return self.average.model if self.average else self.model
 
-    def reseed(self) -> np.random.Generator:
-        """Seed dropout and mixup by (seed, step, rank), so that no generator needs saving."""
-        seeds = np.random.SeedSequence([self.config.seed, self.step, self.world.rank])
+    def reseed(self, group: int) -> np.random.Generator:
+        """Seed dropout and mixup by (seed, step, group of the step): no generator needs saving,
+        and the draws do not depend on which process holds the group."""
+        seeds = np.random.SeedSequence([self.config.seed, self.step, group])
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         return np.random.default_rng(seeds)
 
@@ -207,7 +208,7 @@ def _train_loader(
         config.augment,
         config.loader,
         seed=config.seed,
-        batch_size=layout.micro,
+        batch_size=layout.micro * layout.accumulation,
         rank=world.rank,
         world=world.size,
         device=str(world.device),
@@ -236,7 +237,7 @@ def restore(training: Training) -> None:
         EngineError: when the checkpoint belongs to other data or another network.
     """
     config, folder = training.config, training.folder
-    state = folder.checkpoints.newest(training.console.say)
+    state = folder.checkpoints.newest(training.console.say, mend=training.world.main)
     if state is None and config.resume:
         state = load_checkpoint(Path(config.resume))
     if state is None:

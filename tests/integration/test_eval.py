@@ -1,0 +1,124 @@
+"""eval.py: every video once, the same scores on any number of processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards import open_split
+from tests.integration.scripts import eval_here, run_script
+
+
+def evaluate(shards: Path, run: Path, out: Path, *more: object, processes: int = 1) -> Path:
+    words = ("eval.py", "--data", shards, "--checkpoint", run, "--out", out, *more)
+    done = run_script(*words, processes=processes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def scores(out: Path) -> np.lib.npyio.NpzFile:
+    return np.load(out / "scores.npz", allow_pickle=False)
+
+
+@pytest.fixture(scope="module")
+def alone(small_shards: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return evaluate(small_shards, trained, tmp_path_factory.mktemp("eval"))
+
+
+def test_every_video_once_with_its_label(alone: Path, small_shards: Path) -> None:
+    table = scores(alone)
+    split = open_split(small_shards, "val")
+    assert table["ids"].tolist() == list(range(8))
+    np.testing.assert_array_equal(table["labels"], split.samples["label"])
+    assert table["scores"].shape == (8, 4)
+
+
+def test_metrics_name_the_protocol(alone: Path) -> None:
+    metrics = json.loads((alone / "metrics.json").read_text())
+    table = scores(alone)
+    right = table["scores"].argmax(1) == table["labels"]
+    assert metrics["top1"] == pytest.approx(right.mean())
+    assert metrics["top5"] == 1.0
+    assert metrics["videos"] == 8
+    assert metrics["views"] == 24
+    assert metrics["protocol"]["clips"] == 8
+    assert metrics["protocol"]["crops"] == 3
+    assert metrics["protocol"]["average"] == "logits"
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_scores_do_not_depend_on_the_number_of_processes(
+    processes: int, alone: Path, small_shards: Path, trained: Path, tmp_path: Path
+) -> None:
+    many = scores(evaluate(small_shards, trained, tmp_path / "many", processes=processes))
+    one = scores(alone)
+    np.testing.assert_array_equal(one["ids"], many["ids"])
+    np.testing.assert_array_equal(one["labels"], many["labels"])
+    np.testing.assert_allclose(one["scores"], many["scores"], rtol=0, atol=1e-5)
+
+
+def test_softmax_average_is_a_distribution(
+    small_shards: Path, trained: Path, tmp_path: Path
+) -> None:
+    words = ("--data", small_shards, "--checkpoint", trained, "--out", tmp_path / "soft")
+    assert eval_here(*words, "--average", "softmax", "--clips", 2, "--crops", 1) == 0
+    np.testing.assert_allclose(scores(tmp_path / "soft")["scores"].sum(1), 1, rtol=1e-5)
+
+
+def test_a_video_that_cannot_be_read_is_listed_and_the_code_is_3(
+    small_shards: Path, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_shards / "val", tmp_path / "shards" / "val")
+    split = open_split(tmp_path / "shards", "val")
+    offset, size = (int(split.samples[name][3]) for name in ("offset", "size"))
+    path, key = split.tar_path(3), split.key(3)
+    del split
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(size))
+    words = ("eval.py", "--data", tmp_path / "shards", "--checkpoint", trained)
+    done = run_script(*words, "--out", tmp_path / "out")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"error: 1 videos could not be read and are not scored: {key}" in done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["missing"] == [key]
+    assert metrics["videos"] == 7
+    assert scores(tmp_path / "out")["ids"].tolist() == [0, 1, 2, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "code"),
+    [
+        (("--clips", 7), "mixes 2 snippets", 2),
+        (("--crops", 2), "crops", 2),
+        (("--split", "test"), "test", 1),
+        (("--checkpoint", "nowhere"), "nowhere", 1),
+        (("--chekpoint", "x"), "did you mean checkpoint", 2),
+    ],
+)
+def test_a_mistake_gets_one_line(
+    words: tuple[object, ...], told: str, code: int, small_shards: Path, trained: Path,
+    tmp_path: Path, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    base = ("--data", small_shards, "--checkpoint", trained, "--out", tmp_path / "out")
+    assert eval_here(*base, *words) == code
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert told in line
+
+
+def test_a_checkpoint_with_other_classes_is_refused(
+    small_shards: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_shards / "val", tmp_path / "shards" / "val")
+    manifest = tmp_path / "shards" / "val" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["classes"][0] = "sideways"
+    manifest.write_text(json.dumps(content))
+    assert eval_here("--data", tmp_path / "shards", "--checkpoint", trained) == 2
+    assert "sideways" in capfd.readouterr().err
