@@ -17,7 +17,7 @@ MAX_KEY = 80  # so that `key.frames.npy` fits the 100 bytes of a tar header
 def clean_key(name: str) -> str:
     """A key from a file's path: the suffix dropped, letters, digits, "-" and "_" kept."""
     stem = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", name)
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or "video"
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).rstrip("_") or "video"
 
 
 def unique_keys(names: Sequence[str]) -> list[str]:
