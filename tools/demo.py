@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import track
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = ("tsn_i3d_r18", "dsa_i3d_r18")
+# A network this narrow has too few channels for the paper's beta of 1/8.
+MODELS = {"tsn_i3d_r18": (), "dsa_i3d_r18": ("--network.beta", "0.5")}
 SPLITS = {"train": 240, "val": 60}
 console = Console()
 
@@ -83,11 +84,11 @@ def main() -> int:
             *("--short-side", "96"),
         )
     seconds = {}
-    for model in MODELS:
+    for model, options in MODELS.items():
         out = args.out / "runs" / model
         seconds[model] = run(
             *("train.py", "--data", str(shards), "--model", model, "--recipe", "demo"),
-            *("--out", str(out), "--seed", str(args.seed)),
+            *("--out", str(out), "--seed", str(args.seed), *options),
         )
         run(
             *("eval.py", "--data", str(shards), "--checkpoint", str(out), "--split", "val"),
