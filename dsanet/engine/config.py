@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import itertools
 import re
 import sys
 from collections.abc import Sequence
@@ -160,22 +159,33 @@ def recipe_path(name: str) -> Path:
     return RECIPES / f"{name}.yaml"
 
 
-def _take(argv: list[str], flag: str) -> list[str]:
-    """All values given to a flag, in both spellings."""
-    values = [b for a, b in itertools.pairwise(argv) if a == flag]
-    return values + [a.split("=", 1)[1] for a in argv if a.startswith(f"{flag}=")]
+def _take(words: list[str], flag: str) -> tuple[list[str], list[str]]:
+    """The values given to a flag, in either spelling, and the command line without them."""
+    values, rest = [], []
+    left = iter(words)
+    for word in left:
+        if word == flag:
+            values.append(next(left, ""))
+        elif word.startswith(f"{flag}="):
+            values.append(word.split("=", 1)[1])
+        else:
+            rest.append(word)
+    return values, rest
 
 
 def _arranged(argv: Sequence[str]) -> list[str]:
-    """The command line with the recipe's file first, or the run's own settings when it is resumed
-    without recipe and file."""
-    words = list(argv)
-    recipe, files, out = (_take(words, flag) for flag in ("--recipe", "--config", "--out"))
+    """The command line in order of precedence: the recipe's file, other files, single keys.
+
+    A run that is continued without recipe and file brings its own settings.
+    """
+    files, words = _take(list(argv), "--config")
+    recipe, _ = _take(words, "--recipe")
+    out, _ = _take(words, "--out")
     if recipe:
-        return [f"--config={recipe_path(recipe[-1])}", *words]
-    if out and not files and (saved := Path(out[-1]) / "config.yaml").is_file():
-        return [f"--config={saved}", *words]
-    return words
+        files.insert(0, str(recipe_path(recipe[-1])))
+    elif out and not files and (saved := Path(out[-1]) / "config.yaml").is_file():
+        files.insert(0, str(saved))
+    return [*(f"--config={path}" for path in files), *words]
 
 
 def _one_line(error: Exception, parser: ArgumentParser) -> str:

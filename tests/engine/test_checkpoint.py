@@ -1,0 +1,127 @@
+"""Checkpoints: a writer that dies at any point leaves a folder that can be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dsanet.engine import EngineError
+from dsanet.engine import checkpoint as module
+from dsanet.engine.checkpoint import CheckpointFolder, load_checkpoint
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"step": step, "weights": torch.full((1000,), float(step))}
+
+
+def killer(real: Any, at: int) -> Any:
+    """`real`, until the call number `at`, which never returns."""
+    calls = iter(range(1000))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == at:
+            raise Killed
+        return real(*args, **kwargs)
+
+    return call
+
+
+POINTS = [
+    (torch, "save", 0),
+    (os, "fsync", 0),
+    (module, "_digest", 0),
+    (Path, "replace", 0),
+    (os, "fsync", 1),
+    (Path, "unlink", 0),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "at"), POINTS)
+def test_a_writer_killed_anywhere_leaves_the_newest_complete_one(
+    owner: Any, name: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CheckpointFolder(tmp_path, keep=1)
+    folder.save(1, state(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killer(getattr(owner, name), at))
+        with pytest.raises(Killed):
+            folder.save(2, state(2))
+    renamed = (owner, name) in ((os, "fsync"), (Path, "unlink")) and (name != "fsync" or at == 1)
+    found = CheckpointFolder(tmp_path).newest(pytest.fail)
+    assert found is not None
+    assert found["step"] == (2 if renamed else 1)
+    folder.clean()
+    assert not list(tmp_path.glob("*.partial"))
+    folder.save(3, state(3))
+    assert [path.name[:14] for path in folder.names()] == ["step-000000003"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_file_is_refused_and_the_one_before_it_taken(damage: str, tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, state(1))
+    newest = folder.save(2, state(2))
+    content = newest.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    newest.write_bytes({"flip": flipped, "cut": content[:middle], "empty": b""}[damage])
+    said: list[str] = []
+    found = folder.newest(said.append)
+    assert found is not None
+    assert found["step"] == 1
+    assert len(said) == 1
+    assert str(newest) in said[0]
+    assert newest.exists(), "a reader that may not mend has changed the folder"
+    folder.newest(said.append, mend=True)
+    assert [path.name[:14] for path in folder.names()] == ["step-000000001"]
+
+
+def test_only_damaged_ones_is_an_error_and_none_is_not(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    assert folder.newest(pytest.fail) is None
+    folder.save(1, state(1)).write_bytes(b"nonsense")
+    with pytest.raises(EngineError, match="all 1 checkpoints"):
+        folder.newest(lambda text: None)
+
+
+def test_the_best_one_is_kept_beside_the_last(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    folder.mark_best(folder.save(1, state(1)), 0.5)
+    for step in (2, 3, 4):
+        folder.save(step, state(step))
+    assert [int(path.name[5:14]) for path in folder.names()] == [1, 3, 4]
+    best = folder.best()
+    assert best is not None
+    assert best[1] == 0.5
+
+
+def test_a_full_disk_is_an_error_that_keeps_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, state(1))
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(EngineError, match="No space left on device"):
+            folder.save(2, state(2))
+    assert [path.name[:14] for path in folder.names()] == ["step-000000001"]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pt"
+    torch.save({"model": pytest.fail}, path)
+    with pytest.raises(EngineError, match=r"evil\.pt cannot be read"):
+        load_checkpoint(path)

@@ -1,0 +1,84 @@
+"""Merging of settings, and every recipe against the paper and the release."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import dsanet
+from dsanet.engine.config import RECIPES, TrainConfig, dump, parse_train, plain, recipes
+from dsanet.engine.layout import plan_steps
+from dsanet.engine.optim import peak_rate
+from dsanet.engine.training import build_network
+
+SOURCES = re.compile(r"# .*(paper|release|ours|TSM|rule|effect|anywhere)")
+
+
+def recipe(name: str, *more: str) -> TrainConfig:
+    return parse_train(["--recipe", name, "--data", "d", "--out", "o", *more])
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_builds_its_network_and_divides_its_batch(name: str) -> None:
+    config = recipe(name, "--network.width", "8")
+    assert sum(p.numel() for p in build_network(config, 10).parameters()) > 0
+    for processes in (1, 2, 4, 8):
+        plan_steps(config, processes, 10_000)
+
+
+@pytest.mark.parametrize("name", [n for n in recipes() if n != "demo"])
+def test_every_line_of_a_recipe_says_where_it_is_from(name: str) -> None:
+    for line in (RECIPES / f"{name}.yaml").read_text().splitlines():
+        if re.match(r"\s+\w+: ", line) and "kind: steps" not in line:
+            assert re.search(r"# .*(paper|release|ours|TSM|rule|effect|anywhere|either)", line), (
+                line
+            )
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "steps"),
+    [
+        ("kinetics400", 100, (50, 75, 90)),
+        ("kinetics400-t8", 100, (50, 75, 90)),
+        ("mini-kinetics200", 70, (40, 60)),
+        ("somethingv1", 50, (30, 40, 45)),
+        ("activitynet", 200, (80, 160)),
+    ],
+)
+def test_schedules_are_the_papers(name: str, epochs: int, steps: tuple[int, ...]) -> None:
+    config = recipe(name)
+    assert config.schedule.epochs == epochs
+    assert tuple(config.schedule.steps) == steps
+    assert peak_rate(config.optim, config.batch.videos) == pytest.approx(0.015)
+    assert (config.optim.momentum, config.optim.weight_decay) == (0.9, 1e-4)
+    assert (config.optim.nesterov, config.optim.clip_norm) == (True, 40)
+
+
+def test_the_clip_of_16_frames_has_one_segment() -> None:
+    config = recipe("mini-kinetics200-i3d-16x1")
+    assert (config.sampling.frames, config.sampling.segments) == (16, 1)
+
+
+def test_the_command_line_wins_over_files_and_those_over_the_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("optim: {lr: 0.5, momentum: 0.5}\n")
+    config = parse_train(
+        ["--optim.lr", "0.7", "--config", str(path), "--data=d", "--out=o", "--recipe=kinetics400"]
+    )
+    assert config.optim.lr == 0.7
+    assert config.optim.momentum == 0.5
+    assert config.optim.clip_norm == 40
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_the_dump_reads_back_as_the_same_settings(name: str, tmp_path: Path) -> None:
+    config = recipe(name)
+    path = tmp_path / "config.yaml"
+    path.write_text(dump(config))
+    assert plain(parse_train([f"--config={path}"])) == plain(config)
+
+
+def test_the_networks_named_in_recipes_exist() -> None:
+    assert {recipe(name).model for name in recipes()} <= set(dsanet.list_models())

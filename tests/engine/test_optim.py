@@ -1,0 +1,83 @@
+"""Schedule, groups and weight average against their definitions."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from dsanet.engine.optim import (
+    OptimConfig,
+    ScheduleConfig,
+    WeightAverage,
+    build_optimizer,
+    peak_rate,
+    schedule_factor,
+)
+
+
+def released_rate(iteration: int) -> float:
+    """The release's schedule at an iteration of its run on 8 GPUs (2,507 an epoch)."""
+    rate = 0.015
+    for epoch in (50, 75, 90):
+        if iteration >= epoch * 2507:
+            rate /= 10
+    if iteration < 25070:
+        rate *= 1 - (1 - iteration / 25070) * (1 - 0.01)
+    return rate
+
+
+@pytest.mark.parametrize("iteration", [0, 1, 2507, 25069, 25070, 125349, 125350, 188025, 225630])
+def test_the_default_schedule_is_the_release(iteration: int) -> None:
+    rate = peak_rate(OptimConfig(), 96) * schedule_factor(ScheduleConfig(), iteration / 2507)
+    assert rate == pytest.approx(released_rate(iteration), rel=1e-9)
+
+
+def test_the_rate_scales_with_the_batch() -> None:
+    assert peak_rate(OptimConfig(), 192) == pytest.approx(0.03)
+    # The paper's 0.01 at the batch that the recipes take for it is the release's rate.
+    paper = OptimConfig(lr=0.01, reference_videos=64)
+    assert peak_rate(paper, 96) == pytest.approx(peak_rate(OptimConfig(), 96))
+
+
+def test_cosine_ends_at_zero_and_warms_up() -> None:
+    config = ScheduleConfig(epochs=10, kind="cosine", warmup_epochs=2, warmup_start=0.1)
+    assert schedule_factor(config, 0) == pytest.approx(0.1)
+    assert schedule_factor(config, 5) == pytest.approx(0.5)
+    assert schedule_factor(config, 10) == pytest.approx(0)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def test_decay_is_for_kernels_alone_when_norm_and_bias_are_spared() -> None:
+    model = network()
+    optimizer = build_optimizer(model, OptimConfig(decay_norm_and_bias=False), fused=False)
+    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+    assert decayed == {id(model[0].weight), id(model[2].weight)}
+    everything = build_optimizer(model, OptimConfig(), fused=False)
+    assert [len(g["params"]) for g in everything.param_groups] == [6]
+
+
+def test_the_average_is_the_recurrence_of_its_definition() -> None:
+    model = network()
+    average = WeightAverage(model, decay=0.9)
+    expected = copy.deepcopy(model.state_dict())
+    for step in range(1, 30):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        model[1].num_batches_tracked += 1
+        average.update(model, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+    for name, value in average.model.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, expected[name])
+    assert average.model[1].num_batches_tracked == 29
