@@ -1,0 +1,137 @@
+"""The shipped scripts on a real Slurm: whatever interrupts a job, the training is the same.
+
+Nodes are namespaces of this machine with a local disk each; tasks are real train.py processes over
+gloo. The scripts are those of slurm/, changed by options of sbatch and train.py alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.lab import REPOSITORY, SHORT, Cluster, Job, Run, layout
+
+pytestmark = pytest.mark.slurm
+Train = Callable[..., Job]
+
+
+@pytest.fixture(scope="module")
+def chain(cluster: Cluster, options, tmp_path_factory) -> tuple[Job, str]:
+    """Training on 2 nodes x 2 tasks, queued by slurm/chain.sh, and the id of its evaluation."""
+    folder = tmp_path_factory.mktemp("chain")
+    said = cluster.run(
+        "slurm/chain.sh", *layout(2, 2), f"--output={folder}/%x.log", "slurm/k400.sh",
+        "--out", folder / "run", *options, *SHORT,
+        EVAL_SBATCH="--nodes=1", EVAL_ARGS="--clips 2 --crops 1 --loader.threads 1",
+    )  # fmt: skip
+    job, evaluation = re.findall(r"job (\d+)", said)
+    return Job(cluster, job, Run(folder / "run"), folder / "dsanet-k400.log"), evaluation
+
+
+def test_two_nodes_of_two_tasks_train_as_one_process(chain, undisturbed: Run) -> None:
+    job, _ = chain
+    job.wait()
+    job.run.assert_same_training(undisturbed)
+    assert re.search(r"^0: processes: 2 x n1 .*, 2 x n2 ", job.log, re.MULTILINE)
+
+
+def test_evaluation_starts_when_training_has_ended(cluster: Cluster, chain) -> None:
+    job, evaluation = chain
+    trained, evaluated = job.wait(), cluster.wait(evaluation)
+    assert evaluated["StartTime"] >= trained["EndTime"]
+    (metrics,) = job.run.folder.glob("eval*/metrics.json")
+    assert json.loads(metrics.read_text())["videos"] == 10
+
+
+def test_evaluation_is_cancelled_when_training_fails(cluster: Cluster, tmp_path: Path) -> None:
+    shards = cluster.folder / "local" / "shards"  # every node has its own local disk
+    cluster.run("srun", "--nodelist=n1", "mkdir", "-p", shards)
+    words = ("slurm/k400.sh", "--data", shards, "--out", tmp_path / "run")
+    nodes = (*layout(2, 1), "--nodelist=n[1-2]", f"--output={tmp_path}/%x.log")
+    train, evaluation = re.findall(r"job (\d+)", cluster.run("slurm/chain.sh", *nodes, *words))
+    cluster.wait(train, "FAILED")
+    cluster.wait(evaluation, "CANCELLED")
+    log = (tmp_path / "dsanet-k400.log").read_text()
+    assert f"error: node n2 does not see {shards}" in log
+    assert "--exclude=n2" in log
+
+
+def test_time_limit(cluster: Cluster, train: Train, undisturbed: Run) -> None:
+    cluster.before_limits_are_checked(8)
+    job = train(2, 1, "--time=2", "--signal=USR1@100", extra=())
+    cluster.until(lambda: "requeued" in job.log, job.id)
+    cluster.run("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")  # once is enough
+    assert job.wait()["Restarts"] == "1"
+    assert job.resumed_at == [int(re.search(r"signal after step (\d+)", job.log)[1])]
+    job.run.assert_same_training(undisturbed, epochs=9)
+
+
+def test_signal_from_outside(cluster: Cluster, train: Train, undisturbed: Run) -> None:
+    job = train(2, 2)
+    job.reach(15)
+    cluster.run("scancel", "--signal=USR1", job.id)
+    assert job.wait()["Restarts"] == "1"
+    (step,) = job.resumed_at
+    assert step >= 15
+    assert job.log.count("start 1,") == job.log.count("start 2,") == 1  # one log, appended to
+    job.run.assert_same_training(undisturbed)
+
+
+def test_preemption(cluster: Cluster, train: Train, undisturbed: Run) -> None:
+    job = train(2, 1, "--nodelist=n[1-2]")
+    job.reach(15)
+    urgent = cluster.run(
+        "sbatch", "--parsable", "--partition=urgent", "--nodelist=n[1-2]", "--exclusive",
+        "--output=/dev/null", "--wrap=sleep 1",
+    ).strip()  # fmt: skip
+    assert cluster.wait(urgent)["JobState"] == "COMPLETED"
+    assert job.wait()["Restarts"] == "1"
+    (step,) = job.resumed_at
+    assert step >= 15  # saved on the signal, not at the last periodic checkpoint
+    job.run.assert_same_training(undisturbed)
+
+
+def test_node_failure(cluster: Cluster, train: Train, undisturbed: Run) -> None:
+    job = train(2, 1, "--nodelist=n[1-2]")
+    job.reach(15)
+    cluster.kill_node(2)
+    try:
+        cluster.until(lambda: cluster.info(job.id)["Restarts"] == "1", job.id)
+    finally:
+        cluster.boot_node(2)
+    job.wait()
+    (step,) = job.resumed_at
+    assert step in (10, 12)  # saved every 10 steps and at the end of an epoch, of 12
+    job.run.assert_same_training(undisturbed)
+
+
+def test_sweep_of_which_one_run_is_requeued(
+    cluster: Cluster, options, undisturbed: Run, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, REPOSITORY / "slurm" / "submit.py", "k400", *map(str, options), *SHORT,
+            "--nodes", "1", "--gpus-per-node", "1", "--out", tmp_path, "--sweep", "seed", "0", "1",
+        ],
+        env=cluster.environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = re.findall(r"job (\d+_\d):", done.stdout)
+    logs = [Path(path) for path in re.findall(r"tail -F (\S+)", done.stdout)]
+    # As soon as there is a task: the signal may find it while it still imports torch.
+    step = f"{cluster.info(second)['JobId']}.1"
+    cluster.until(lambda: step in cluster.run("squeue", "-h", "-s", "-o", "%i"), second)
+    cluster.run("scancel", "--signal=USR1", second)
+    assert cluster.wait(first)["Restarts"] == "0"
+    assert cluster.wait(second)["Restarts"] == "1"
+    Run(tmp_path / "seed=0").assert_same_training(undisturbed)
+    other = [record["ids"] for record in Run(tmp_path / "seed=1").records]
+    assert len(other) == 48
+    assert other != [record["ids"] for record in undisturbed.records[:48]]
+    assert [log.read_text().count("(dsanet-k400) on") for log in logs] == [1, 2]
