@@ -18,6 +18,7 @@ STRICT = {
     "max_pixels": str(MAX_PIXELS),
     "threads": "1",
 }
+EPSILON = 1e-6  # seconds: annotations are decimal, times are binary
 # What decoders say when they mend a picture without flagging it.
 MENDED = re.compile(
     r"conceal|error while decoding|missing reference|could not find ref|missing picture|"
@@ -41,7 +42,7 @@ class Decoder:
         with open_video(self.path) as (container, stream):
             context = stream.codec_context
             context.options = dict(STRICT)
-            self.aspect = context.sample_aspect_ratio
+            self.aspect = stream.sample_aspect_ratio  # the container's word before the codec's
             if start:
                 _seek(container, stream, start)
             last = None
@@ -50,9 +51,9 @@ class Decoder:
                 if time is None:
                     time = 0.0 if last is None else last + 1 / float(self.found.rate)
                 last = time
-                if end is not None and time >= end:
+                if end is not None and time >= end - EPSILON:
                     return
-                if start is None or time >= start - 1e-6:
+                if start is None or time >= start - EPSILON:
                     yield time, frame
 
     def _strict(self, container: Any, stream: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from shards.decode import STRICT
+from shards.decode import EPSILON, STRICT
 from shards.errors import BadVideo
 from shards.probe import Probe, why
 
@@ -121,7 +121,8 @@ class JpegFolder:
         """(time in seconds, frame) for start <= time < end."""
         for number, (_, frame) in enumerate(self.pictures()):
             time = number / float(self.rate)
-            if (start is None or time >= start) and (end is None or time < end):
+            late_enough = start is None or time >= start - EPSILON
+            if late_enough and (end is None or time < end - EPSILON):
                 yield time, frame
 
     def why_not_remux(self) -> str:
