@@ -177,3 +177,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise EngineError(f"checkpoint {path} holds no state of a run")
     return state
+
+
+def find_checkpoint(path: Path, which: str) -> Path:
+    """The checkpoint file that a run folder or file name means.
+
+    Raises:
+        EngineError: when there is none.
+    """
+    if path.is_file():
+        return path
+    folder = CheckpointFolder(path / "checkpoints")
+    if not path.is_dir() or not folder.names():
+        raise EngineError(f"no checkpoint in {path}: give a run folder that train.py has written")
+    if which == "last":
+        return folder.names()[-1]
+    if (best := folder.best()) is None:
+        raise EngineError(f"{path} marks no best checkpoint: it was trained without validation")
+    return best[0]

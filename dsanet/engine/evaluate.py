@@ -15,7 +15,7 @@ from torch import nn
 
 import dsanet
 from dsanet.engine import execution
-from dsanet.engine.checkpoint import CheckpointFolder, load_checkpoint, write_atomic
+from dsanet.engine.checkpoint import find_checkpoint, load_checkpoint, write_atomic
 from dsanet.engine.config import parse_dataclass, plain
 from dsanet.engine.console import Console
 from dsanet.engine.distributed import World
@@ -81,8 +81,9 @@ class Trained:
 
     Attributes:
         source: the file it came from.
-        step: optimiser steps it was trained for.
         size: side of its training crops.
+        samples: videos it was trained on, counting repetitions.
+        shards: settings of the shards it was trained on.
     """
 
     model: nn.Module
@@ -92,24 +93,7 @@ class Trained:
     size: int
     source: Path
     samples: int
-
-
-def find_checkpoint(path: Path, which: str) -> Path:
-    """The checkpoint file that a run folder or file name means.
-
-    Raises:
-        EngineError: when there is none.
-    """
-    if path.is_file():
-        return path
-    folder = CheckpointFolder(path / "checkpoints")
-    if not path.is_dir() or not folder.names():
-        raise EngineError(f"no checkpoint in {path}: give a run folder that train.py has written")
-    if which == "last":
-        return folder.names()[-1]
-    if (best := folder.best()) is None:
-        raise EngineError(f"{path} marks no best checkpoint: it was trained without validation")
-    return best[0]
+    shards: dict[str, Any]
 
 
 def load_trained(path: Path, which: str = "last") -> Trained:
@@ -132,7 +116,8 @@ def load_trained(path: Path, which: str = "last") -> Trained:
     model.load_state_dict(state["average"] or state["model"])
     model.eval()
     size = config["augment"]["size"]
-    return Trained(model, config["model"], sampling, classes, size, source, state["samples"])
+    name, samples, shards = config["model"], state["samples"], state["shards"]
+    return Trained(model, name, sampling, classes, size, source, samples, shards)
 
 
 def _check_classes(trained: Trained, split: Split) -> None:
@@ -195,7 +180,7 @@ def summarise(
     """metrics.json: scores beside the protocol they were taken with."""
     missing = sorted(set(range(len(split))) - set(table.ids.tolist()))
     return {
-        **scores_of(table.scores, table.labels),
+        **scores_of(table.scores, table.relevant(split)),
         "views": config.clips * config.crops,
         "missing": [split.key(index) for index in missing],
         "protocol": {

@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 
-def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of videos whose label is among the k best classes.
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """labels (N,), -1 for none -> (N, classes) bool: which classes a video shows."""
+    return labels[:, None] == np.arange(classes)
 
-    scores (N, classes), labels (N,). A tie counts against the video: classes of equal score come
-    before the label, so constant scores give no credit.
+
+def top_k(scores: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """Share of videos with a class they show among their k best.
+
+    scores (N, classes), relevant (N, classes) bool. A tie counts against the video, so constant
+    scores give no credit.
     """
-    of_label = scores[np.arange(len(labels)), labels]
-    at_least = (scores >= of_label[:, None]).sum(1)
+    best = np.where(relevant, scores, -np.inf).max(1)
+    at_least = (scores >= best[:, None]).sum(1)
     # A score that is not a number compares false with itself, and is never right.
     return float(((at_least >= 1) & (at_least <= k)).mean())
 
@@ -29,25 +34,21 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
     return float(envelope[relevant[order]].mean())
 
 
-def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of the average precision over the classes that occur.
-
-    scores (N, classes); labels (N,) class indices, or (N, classes) bool for several a video.
-    """
-    relevant = labels if labels.ndim == 2 else labels[:, None] == np.arange(scores.shape[1])
+def mean_average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """Mean of the average precision over the classes that occur; both (N, classes)."""
     present = np.flatnonzero(relevant.any(0))
     return float(np.mean([average_precision(scores[:, c], relevant[:, c]) for c in present]))
 
 
-def scores_of(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | int]:
-    """All scores of a table: top1, top5, map, and the number of videos."""
-    known = labels >= 0
-    scores, labels = scores[known], labels[known]
-    if not len(labels):
+def scores_of(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float | int]:
+    """All scores of a table (N, classes): top1, top5, map, and the number of labelled videos."""
+    known = relevant.any(1)
+    scores, relevant = scores[known], relevant[known]
+    if not len(scores):
         return {"top1": 0.0, "top5": 0.0, "map": 0.0, "videos": 0}
     return {
-        "top1": top_k(scores, labels, 1),
-        "top5": top_k(scores, labels, 5),
-        "map": mean_average_precision(scores, labels),
-        "videos": len(labels),
+        "top1": top_k(scores, relevant, 1),
+        "top5": top_k(scores, relevant, 5),
+        "map": mean_average_precision(scores, relevant),
+        "videos": len(scores),
     }

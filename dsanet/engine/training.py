@@ -13,7 +13,7 @@ from torch import nn
 
 import dsanet
 from dsanet.engine import execution
-from dsanet.engine.checkpoint import load_checkpoint
+from dsanet.engine.checkpoint import find_checkpoint, load_checkpoint
 from dsanet.engine.config import TrainConfig, check_same_run, load_saved, plain
 from dsanet.engine.console import Console
 from dsanet.engine.distributed import World
@@ -95,6 +95,7 @@ class Training:
             "config": plain(self.config),
             "classes": list(self.split.classes),
             "videos": len(self.split),
+            "shards": self.split.manifest["settings"],
             "versions": versions(),
         }
 
@@ -163,9 +164,11 @@ def build_network(config: TrainConfig, classes: int) -> nn.Module:
 
 
 def _initialise(model: nn.Module, config: TrainConfig, console: Console) -> None:
-    if config.weights:
-        report = dsanet.load_weights(model, Path(config.weights))
-        console.say(f"weights: {report}")
+    if not config.weights:
+        return
+    path = Path(config.weights)
+    report = dsanet.load_weights(model, find_checkpoint(path, "last") if path.is_dir() else path)
+    console.say(f"weights: {report}")
 
 
 def assemble(config: TrainConfig, world: World, console: Console, signals: Signals) -> Training:

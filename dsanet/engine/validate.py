@@ -59,7 +59,7 @@ class Validator:
         )
         table = score_split(scorer, self.loader, self.world, self.console)
         model.train()
-        return scores_of(table.scores, table.labels)
+        return scores_of(table.scores, table.relevant(self.split))
 
     def close(self) -> None:
         """Release the loader."""

@@ -13,7 +13,9 @@ from dsanet.engine import execution
 from dsanet.engine.console import Console
 from dsanet.engine.distributed import World
 from dsanet.engine.errors import UsageError
+from dsanet.engine.metrics import one_hot
 from pipelines import EvalLoader
+from shards import Split
 
 Average = Literal["logits", "softmax"]
 
@@ -75,6 +77,13 @@ class ScoreTable:
     labels: np.ndarray
     scores: np.ndarray
 
+    def relevant(self, split: Split) -> np.ndarray:
+        """(N, classes) bool: every class that a video shows, by the split's labels."""
+        shown = one_hot(self.labels, self.scores.shape[1])
+        for row in np.flatnonzero(split.samples["num_labels"][self.ids] > 1):
+            shown[row, list(split.labels(int(self.ids[row])))] = True
+        return shown
+
 
 def score_split(scorer: Scorer, loader: EvalLoader, world: World, console: Console) -> ScoreTable:
     """Score every video of the loader's split and gather the table on all processes."""
@@ -93,3 +102,9 @@ def _merge(world: World, ids: np.ndarray, labels: np.ndarray, scores: np.ndarray
     found, first = np.unique(ids, return_index=True)
     first = first[found >= 0]
     return ScoreTable(ids[first], labels[first], scores[first])
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Probabilities of averaged logits (N, classes)."""
+    shares: np.ndarray = torch.from_numpy(scores).softmax(-1).numpy()
+    return shares

@@ -7,7 +7,13 @@ import itertools
 import numpy as np
 import pytest
 
-from dsanet.engine.metrics import average_precision, mean_average_precision, scores_of, top_k
+from dsanet.engine.metrics import (
+    average_precision,
+    mean_average_precision,
+    one_hot,
+    scores_of,
+    top_k,
+)
 
 
 def slow_top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -37,13 +43,21 @@ def table() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_top_k(k: int, table: tuple[np.ndarray, np.ndarray]) -> None:
-    assert top_k(*table, k) == pytest.approx(slow_top_k(*table, k))
+    scores, labels = table
+    assert top_k(scores, one_hot(labels, 7), k) == pytest.approx(slow_top_k(scores, labels, k))
 
 
 def test_constant_or_broken_scores_get_no_credit() -> None:
-    labels = np.array([0, 1, 2])
-    assert top_k(np.zeros((3, 7)), labels, 5) == 0
-    assert top_k(np.full((3, 7), np.nan), labels, 5) == 0
+    relevant = one_hot(np.array([0, 1, 2]), 7)
+    assert top_k(np.zeros((3, 7)), relevant, 5) == 0
+    assert top_k(np.full((3, 7), np.nan), relevant, 5) == 0
+
+
+def test_any_of_several_labels_counts() -> None:
+    scores = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+    relevant = np.array([[True, False, True], [True, True, False]])
+    assert top_k(scores, relevant, 1) == 0.5
+    assert top_k(scores, relevant, 2) == 1.0
 
 
 def test_average_precision(table: tuple[np.ndarray, np.ndarray]) -> None:
@@ -61,4 +75,4 @@ def test_several_labels_a_video_and_absent_classes() -> None:
 
 def test_unlabelled_videos_are_not_scored() -> None:
     scores = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert scores_of(scores, np.array([0, -1]))["videos"] == 1
+    assert scores_of(scores, one_hot(np.array([0, -1]), 2))["videos"] == 1

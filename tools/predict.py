@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Say what a trained network sees in video files.
+
+python tools/predict.py --checkpoint RUN holiday.mp4 party.webm
+python tools/predict.py --checkpoint RUN --top 3 --json found.json *.mp4
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files could not be read (listed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from dsanet.engine.checkpoint import write_atomic
+from dsanet.engine.distributed import World, pick_device
+from dsanet.engine.entry import guarded
+from dsanet.engine.evaluate import EvalConfig, load_trained
+from dsanet.engine.predict import Prediction, predict
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
+    parser.add_argument("--checkpoint", required=True, type=Path, help="run folder or .pt file")
+    parser.add_argument("--which", choices=("last", "best"), default="last")
+    parser.add_argument("--clips", type=int, default=8, help="along the video (default: 8)")
+    parser.add_argument("--crops", type=int, choices=(1, 3), default=3)
+    parser.add_argument("--top", type=int, default=5, help="classes shown (default: 5)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path, help="also write the predictions here")
+    return parser.parse_args()
+
+
+def show(prediction: Prediction) -> None:
+    if prediction.error:
+        print(f"error: {prediction.video}: {prediction.error}", file=sys.stderr)
+        return
+    print(prediction.video)
+    for name, share in prediction.classes:
+        print(f"  {share:6.1%}  {name}")
+
+
+def main() -> int:
+    args = parse()
+    trained = load_trained(args.checkpoint, args.which)
+    config = EvalConfig(
+        data="", checkpoint=str(args.checkpoint), clips=args.clips, crops=args.crops,
+        batch=1, compile=False,
+    )  # fmt: skip
+    world = World(device=pick_device(args.device, 0))
+    predictions = predict(args.videos, trained, config, world, args.top)
+    for prediction in predictions:
+        show(prediction)
+    if args.json:
+        content = [dataclasses.asdict(p) | {"video": str(p.video)} for p in predictions]
+        write_atomic(args.json, (json.dumps(content, indent=1) + "\n").encode())
+    return 3 if any(p.error for p in predictions) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
