@@ -65,6 +65,7 @@ class Mp4Writer:
     def __init__(self, window: Window, stream: Stream, settings: ShardSettings) -> None:
         self.count = 0
         self._codec = stream.codec
+        self._tick = 1 / stream.rate  # the muxer picks a finer one and changes the stream's
         options = container_options(stream.codec)
         self._container: Any = av.open(window, "w", format="mp4", options=options)
         encoding = encoder_options(stream.codec, settings.effective_quality, settings.gop)
@@ -76,11 +77,11 @@ class Mp4Writer:
     def _jpeg_encoder(self, stream: Stream, options: dict[str, str]) -> Any:
         sizes = {"width": stream.width, "height": stream.height, "pix_fmt": stream.pix_fmt}
         self._stream = self._container.add_mux_stream("mjpeg", rate=stream.rate, **sizes)
-        self._stream.time_base = 1 / stream.rate
+        self._stream.time_base = self._tick
         encoder: Any = av.CodecContext.create("mjpeg", "w")
         for name, value in sizes.items():
             setattr(encoder, name, value)
-        encoder.time_base, encoder.color_range = 1 / stream.rate, 2
+        encoder.time_base, encoder.color_range = self._tick, 2
         encoder.options = options
         return encoder
 
@@ -89,7 +90,7 @@ class Mp4Writer:
         self._stream = self._container.add_stream(name, rate=stream.rate, options=options)
         encoder = self._stream.codec_context
         encoder.width, encoder.height, encoder.pix_fmt = stream.width, stream.height, "yuv420p"
-        encoder.time_base, encoder.thread_count = 1 / stream.rate, 1
+        encoder.time_base, encoder.thread_count = self._tick, 1
         encoder.colorspace, encoder.color_range = 6, 1  # SMPTE 170M is BT.601; limited range
         if stream.codec == "hevc":
             encoder.codec_tag = "hvc1"
@@ -113,7 +114,7 @@ class Mp4Writer:
         """Store one JPEG, bit for bit, in the next `repeats` slots."""
         for _ in range(repeats):
             packet: Any = av.Packet(data)
-            packet.stream, packet.time_base = self._stream, self._stream.time_base
+            packet.stream, packet.time_base = self._stream, self._tick
             packet.pts = packet.dts = self.count
             packet.duration, packet.is_keyframe = 1, True
             self._container.mux(packet)
