@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.activity import Activity
+from pipelines.jpeg import jpeg_fault
 from pipelines.workers import Workers
 from shards import Split
 
@@ -170,6 +171,13 @@ class FrameSource:
         for frame, piece, crc in zip(wanted.tolist(), pieces, crcs.tolist(), strict=True):
             if zlib.crc32(piece.data) != crc:
                 raise SampleError(f"{self.place(sample)}: frame {frame} is corrupt (CRC32)")
+            if (fault := self._fault(sample, piece)) is not None:
+                raise SampleError(f"{self.place(sample)}: frame {frame}: {fault}")
+
+    def _fault(self, sample: int, piece: np.ndarray) -> str | None:
+        """What would upset the decoder although the checksum is right."""
+        row = self.split.samples[sample]
+        return jpeg_fault(piece, int(row["height"]), int(row["width"]))
 
     def _ranges(self, sample: int, offsets: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
         """Byte ranges of one video's file, neighbours fetched by one read."""
@@ -177,6 +185,10 @@ class FrameSource:
         for first, last in merged(offsets, sizes, self.gap):
             start, end = int(offsets[first]), int(offsets[last] + sizes[last])
             block = self.pread(self.split.tar_path(sample), base + start, end - start)
+            if len(block) != end - start:
+                raise SampleError(
+                    f"{self.place(sample)}: short read, {len(block)} of {end - start} bytes"
+                )
             for row in range(first, last + 1):
                 begin = int(offsets[row]) - start
                 pieces.append(block[begin : begin + int(sizes[row])])
@@ -184,15 +196,13 @@ class FrameSource:
         return pieces
 
     def pread(self, path: Path, offset: int, size: int) -> np.ndarray:
-        """`size` bytes of a tar. SampleError for a short read, OSError as it comes."""
+        """`size` bytes of a tar, fewer at its end; OSError as it comes."""
         descriptor = self._files.take(path)
         try:
             block = os.pread(descriptor, size, offset)
         finally:
             self._files.give(path)
         self.meter.add(size=len(block), reads=1)
-        if len(block) != size:
-            raise SampleError(f"{path}: short read, {len(block)} of {size} bytes at {offset}")
         return np.frombuffer(block, np.uint8)
 
 
