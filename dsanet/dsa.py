@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dsanet.errors import ModelError
-from dsanet.folding import accurate, is_channels_last, later
+from dsanet.folding import accurate, full_precision, is_channels_last, later
 
 
 class DSA(nn.Module):
@@ -85,7 +85,7 @@ class DSA(nn.Module):
         """
         space = [i for i in range(2, v.ndim) if i != axis]
         pooled = v.mean(dim=space, dtype=accurate(v.dtype))  # (B, U, c)
-        with torch.autocast(device_type=v.device.type, enabled=False):
+        with full_precision(v.device.type):
             weights = self.generate(pooled.transpose(1, 2).flatten(0, 1))  # (B * c, L)
         return weights.unflatten(0, (v.shape[0], v.shape[axis]))
 

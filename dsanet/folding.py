@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,6 +12,13 @@ from torch.nn import functional as F
 def accurate(dtype: torch.dtype) -> torch.dtype:
     """float32 for the half formats, and the dtype itself for float32 and float64."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def full_precision(device_type: str) -> AbstractContextManager[object]:
+    """No autocast inside; on a device that has none (meta, where networks are counted), nothing."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type=device_type, enabled=False)
+    return nullcontext()
 
 
 def is_channels_last(x: Tensor) -> bool:
