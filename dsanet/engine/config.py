@@ -66,6 +66,7 @@ class RuntimeConfig:
         gradient_hook: `bf16` halves what all-reduce moves; `auto` does so over NCCL only.
         bucket_mb: size of DDP's buckets; a compiled backward delivers all gradients at its end,
             so few large ones.
+        preflight: try shards, disk, one step and one validation batch before the run.
         deterministic: only algorithms that give the same bits every time.
         max_requeues: restarts by SLURM after which a signalled job is not queued again.
         watchdog_minutes: print all stacks when a step takes longer; 0: never.
@@ -76,6 +77,7 @@ class RuntimeConfig:
     sync_batchnorm: bool = False
     gradient_hook: Literal["auto", "none", "bf16"] = "auto"
     bucket_mb: int = 200
+    preflight: bool = True
     deterministic: bool = False
     max_requeues: int = 50
     watchdog_minutes: float = 20.0

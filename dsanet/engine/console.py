@@ -31,6 +31,8 @@ def format_record(record: dict[str, Any]) -> str:
             f"data wait {record['wait_share']:.1%} ({record['wait_stage']})  "
             f"{_memory(record)}left {_clock(record['eta_s'])}{_replaced(record)}"
         )
+    if kind == "epoch":
+        return f"epoch {record['epoch']}: {record['verdict']}"
     scores = "  ".join(
         f"{key} {100 * record[key]:.2f}" for key in ("top1", "top5", "map") if key in record
     )

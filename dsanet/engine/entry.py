@@ -16,6 +16,7 @@ from dsanet.engine.errors import EngineError
 from dsanet.engine.evaluate import out_folder, parse_eval, run_evaluation
 from dsanet.engine.layout import describe
 from dsanet.engine.loop import Loop
+from dsanet.engine.preflight import preflight
 from dsanet.engine.record import RunFolder, versions
 from dsanet.engine.signals import Signals, Stop, requeue
 from dsanet.engine.training import Training, assemble, open_folder
@@ -56,6 +57,8 @@ def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
         try:
             for line in introduction(training, processes):
                 console.say(line)
+            if config.runtime.preflight:
+                preflight(training)
             stop = Loop(training).run()
             if stop:
                 return leave(training, stop)

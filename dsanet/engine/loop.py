@@ -6,7 +6,7 @@ import contextlib
 import faulthandler
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,20 @@ class Window:
     times: Times = field(default_factory=Times)
 
 
+@contextlib.contextmanager
+def watched(minutes: float) -> Iterator[Callable[[], None]]:
+    """Print the stacks of all threads when the yielded function is not called for so long."""
+
+    def alive() -> None:
+        if minutes:
+            faulthandler.dump_traceback_later(60 * minutes)
+
+    try:
+        yield alive
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 class Loop:
     """Takes a run from where it stands to its end, or to a signal."""
 
@@ -84,8 +98,15 @@ class Loop:
         """The rest of an epoch, up to a signal."""
         t = self.t
         batches = t.loader.epoch(epoch, t.samples - epoch * t.layout.samples_per_epoch)
+        with watched(t.config.runtime.watchdog_minutes) as alive:
+            return self.train_steps(batches, (epoch + 1) * t.layout.samples_per_epoch, alive)
+
+    def train_steps(self, batches: Iterator[Batch], goal: int, alive: Callable[[], None]) -> Stop:
+        """Steps up to a position in samples; saves when it is due."""
+        t = self.t
         self.meter.restart()
-        while t.samples < (epoch + 1) * t.layout.samples_per_epoch:
+        while t.samples < goal:
+            alive()
             self.train_step(batches)
             if self.stop or self.save_wanted or t.save_due():
                 self.review()
@@ -189,8 +210,6 @@ class Loop:
         self.window.loss += loss
         self.window.correct += stats["correct"]
         self.window.times.add(times)
-        if t.config.runtime.watchdog_minutes:
-            faulthandler.dump_traceback_later(60 * t.config.runtime.watchdog_minutes)
         if t.config.log.ids or step.step % t.config.log.every == 0:
             self.record(step, norm)
 
@@ -200,10 +219,18 @@ class Loop:
         record = self.describe(step, window, norm)
         if t.config.log.ids:
             record["ids"] = self.global_ids(step.ids)
-        if t.world.main:
-            t.folder.add(record)
-            t.console.show(record)
+        self.emit(record)
         self.window = Window()
+
+    def emit(self, record: dict[str, Any]) -> None:
+        """Send a record where records go: metrics.jsonl, screen, TensorBoard."""
+        t = self.t
+        if not t.world.main:
+            return
+        t.folder.add(record)
+        t.console.show(record)
+        if t.board is not None:
+            t.board.add(record)
 
     def describe(self, step: Pending, window: Window, norm: float) -> dict[str, Any]:
         """A record of the kind `train`."""
@@ -241,7 +268,6 @@ class Loop:
         t = self.t
         score = self.validate(epochs)
         if self.epoch_times.steps:
-            t.console.say(f"epoch {epochs}: {self.epoch_times.verdict()}")
             self.note(epochs)
         self.epoch_times = Times()
         t.validated = epochs
@@ -258,8 +284,7 @@ class Loop:
             "wait_share": times.share,
             "verdict": times.verdict(),
         }
-        if t.world.main:
-            t.folder.add(record)
+        self.emit(record)
 
     def validate(self, epochs: int) -> float | None:
         """Score the validation split when it is due; the deciding metric."""
@@ -269,9 +294,7 @@ class Loop:
         t.world.average_buffers(t.judged)
         scores = t.validator.run(t.judged)
         record = {"kind": "val", "samples": t.samples, "epoch": float(epochs), **scores}
-        if t.world.main:
-            t.folder.add(record)
-            t.console.show(record)
+        self.emit(record)
         return float(scores[t.config.validation.metric])
 
     def give_up(self, step: Pending, loss: float, norm: float) -> None:

@@ -107,12 +107,12 @@ class RunFolder:
         )
         write_atomic(self.environment, json.dumps(starts, indent=1).encode())
 
-    def cut(self, samples: int) -> None:
-        """Drop the records of steps after `samples`, which a continued run will take again."""
+    def cut(self, samples: int, epochs: int) -> None:
+        """Drop what a run continued after `samples` and `epochs` validations will record again."""
         if not self.metrics.is_file():
             return
         lines = self.metrics.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if _samples(line) <= samples]
+        kept = [line for line in lines if _belongs(line, samples, epochs)]
         write_atomic(self.metrics, b"".join(kept))
 
     def add(self, record: dict[str, Any]) -> None:
@@ -121,9 +121,11 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
 
-def _samples(line: bytes) -> float:
-    """Position of a record; a line that a crash cut short belongs to no position."""
+def _belongs(line: bytes, samples: int, epochs: int) -> bool:
+    """Whether a record was taken up to a position; one that a crash cut short was not."""
     try:
-        return float(json.loads(line)["samples"]) if line.endswith(b"\n") else float("inf")
+        record = json.loads(line) if line.endswith(b"\n") else {}
+        late = record["kind"] in ("val", "epoch") and record["epoch"] > epochs
+        return bool(record["samples"] <= samples and not late)
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return False

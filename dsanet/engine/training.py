@@ -13,6 +13,7 @@ from torch import nn
 
 import dsanet
 from dsanet.engine import execution
+from dsanet.engine.board import Board
 from dsanet.engine.checkpoint import find_checkpoint, load_checkpoint
 from dsanet.engine.config import TrainConfig, check_same_run, load_saved, plain
 from dsanet.engine.console import Console
@@ -55,6 +56,7 @@ class Training:
     loader: TrainLoader
     validator: Validator | None = None
     average: WeightAverage | None = None
+    board: Board | None = None
     samples: int = 0
     validated: int = 0
     replaced: int = 0
@@ -119,10 +121,12 @@ class Training:
         return bool(every) and self.step % every == 0
 
     def close(self) -> None:
-        """Release the loaders."""
+        """Release loaders and files."""
         self.loader.close()
         if self.validator is not None:
             self.validator.close()
+        if self.board is not None:
+            self.board.close()
 
 
 def open_splits(config: TrainConfig) -> tuple[Split, Split | None]:
@@ -196,6 +200,8 @@ def assemble(config: TrainConfig, world: World, console: Console, signals: Signa
         loader=_train_loader(config, world, train, layout, folder),
         average=WeightAverage(model, config.optim.ema) if config.optim.ema else None,
     )  # fmt: skip
+    if config.log.tensorboard and world.main:
+        training.board = Board(folder.path / "tensorboard")
     if val is not None:
         training.validator = Validator(config, world, val, precision, console)
     restore(training)
@@ -253,7 +259,7 @@ def restore(training: Training) -> None:
     training.scaler.load_state_dict(state["scaler"])
     training.samples, training.validated = state["samples"], state["validated"]
     if training.world.main:
-        folder.cut(training.samples)
+        folder.cut(training.samples, training.validated)
     training.console.say(
         f"continuing after step {training.step} (epoch {training.epoch:.2f}), "
         f"{training.samples} videos"

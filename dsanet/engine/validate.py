@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dsanet.engine import execution
 from dsanet.engine.config import TrainConfig
@@ -48,18 +48,21 @@ class Validator:
             self._network = (model, network)
         return self._network[1]
 
+    def _scorer(self, model: nn.Module) -> Scorer:
+        segments: int | None = model.segments  # type: ignore[assignment]
+        return Scorer(self._compiled(model), segments, self.precision, self.world.device)
+
     def run(self, model: nn.Module) -> dict[str, Any]:
         """Scores of the network on the validation split; the same on every process."""
         model.eval()
-        scorer = Scorer(
-            self._compiled(model),
-            model.segments,  # type: ignore[arg-type]
-            self.precision,
-            self.world.device,
-        )
-        table = score_split(scorer, self.loader, self.world, self.console)
+        table = score_split(self._scorer(model), self.loader, self.world, self.console)
         model.train()
         return scores_of(table.scores, table.relevant(self.split))
+
+    def rehearse(self, model: nn.Module, clips: Tensor) -> None:
+        """Score one batch, so that validation fails now if it must."""
+        model.eval()
+        self._scorer(model)(clips)
 
     def close(self) -> None:
         """Release the loader."""

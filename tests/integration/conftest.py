@@ -8,30 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.scripts import ROOT, TINY, environment, run_script, script
+from tests.integration.scripts import TINY, launch, run_script
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
     """Start an entry script in the background; what still runs is killed afterwards."""
     started: list[subprocess.Popen[str]] = []
 
-    def launch(*words: object, processes: int = 1, **env: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            script(*words, processes=processes),
-            cwd=ROOT,
-            env=environment(**env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
+    def begin(*words: object, processes: int = 1) -> list[subprocess.Popen[str]]:
+        group = launch(*words, processes=processes)
+        started.extend(group)
+        return group
 
-    yield launch
+    yield begin
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,22 +35,46 @@ def environment(**more: str) -> dict[str, str]:
     return kept | ENVIRONMENT | more
 
 
-def script(*words: object, processes: int = 1) -> list[str]:
-    """Command line of an entry script, under torchrun for several processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [sys.executable, *(launcher if processes > 1 else []), *map(str, words)]
+def launch(*words: object, processes: int = 1, **env: str) -> list[subprocess.Popen[str]]:
+    """Start an entry script in so many processes, told of each other as torchrun does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        if processes > 1:
+            env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, *map(str, words)],
+                cwd=ROOT,
+                env=environment(**env),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return started
+
+
+def finish(started: list[subprocess.Popen[str]]) -> subprocess.CompletedProcess[str]:
+    """Wait for all processes, at most three minutes; the output of all, the worst exit code."""
+    outputs = [process.communicate(timeout=180) for process in started]
+    code = max(abs(process.returncode) for process in started)
+    out, err = ("".join(texts) for texts in zip(*outputs, strict=True))
+    return subprocess.CompletedProcess(started[0].args, code, out, err)
 
 
 def run_script(*words: object, processes: int = 1, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run an entry script to its end, at most three minutes."""
-    command = script(*words, processes=processes)
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(**env), capture_output=True, text=True, timeout=180
-    )
+    """Run an entry script to its end."""
+    return finish(launch(*words, processes=processes, **env))
 
 
 def records(run: Path, kind: str = "train") -> list[dict[str, Any]]:
     """Records of one kind in metrics.jsonl."""
+    if not (run / "metrics.jsonl").is_file():
+        return []
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["kind"] == kind]
 

@@ -17,9 +17,9 @@ import pytest
 import torch
 import yaml
 
-from tests.integration.scripts import course, records, run_script
+from tests.integration.scripts import ROOT, course, environment, finish, records, run_script
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., list[subprocess.Popen[str]]]
 
 
 def wait_for_steps(run: Path, steps: int, process: subprocess.Popen[str]) -> None:
@@ -47,7 +47,7 @@ def kill_and_continue(
     """SIGKILL the run at random instants, each time a little further, then let it end."""
     rng = random.Random(seed)
     for _ in range(kills):
-        process = start(*command)
+        [process] = start(*command)
         wait_for_steps(run, rng.randrange(1, 12), process)
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
@@ -88,22 +88,26 @@ def test_a_signal_saves_at_the_next_step_and_the_run_continues(
     start: Start,
 ) -> None:  # fmt: skip
     command = train(small_shards, tiny, tmp_path / "run")
-    process = start(*command)
+    [process] = start(*command)
     wait_for_steps(tmp_path / "run", 2, process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == code, output
-    assert "run the same command again to continue" in output
-    assert "Traceback" not in output
+    done = finish([process])
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "run the same command again to continue" in done.stdout
+    assert not done.stderr
     assert 0 < len(records(tmp_path / "run")) < 10
     assert run_script(*command).returncode == 0
     assert_same_run(tmp_path / "run", trained)
 
 
-def test_two_processes_train_as_one(
+def test_two_processes_under_torchrun_train_as_one(
     small_shards: Path, tiny: Path, trained: Path, tmp_path: Path
 ) -> None:
-    done = run_script(*train(small_shards, tiny, tmp_path / "two"), processes=2)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    words = (sys.executable, *launcher, *train(small_shards, tiny, tmp_path / "two"))
+    done = subprocess.run(
+        [*map(str, words)], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=180
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     one, two = course(trained), course(tmp_path / "two")
     assert [step[:2] for step in one] == [step[:2] for step in two]
@@ -115,10 +119,10 @@ def test_a_run_changes_its_world_size_in_mid_epoch(
     small_shards: Path, tiny: Path, trained: Path, tmp_path: Path, start: Start
 ) -> None:
     command = train(small_shards, tiny, tmp_path / "run", "--checkpoint.every_steps", 1)
-    process = start(*command, processes=2)
-    wait_for_steps(tmp_path / "run", 3, process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    both = start(*command, processes=2)
+    wait_for_steps(tmp_path / "run", 3, both[0])
+    both[1].send_signal(signal.SIGTERM)  # one is told, all agree
+    assert finish(both).returncode == 143
     taken = len(records(tmp_path / "run"))
     assert 0 < taken < 10
     done = run_script(*command)
@@ -192,20 +196,3 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_and_a_dump(
     assert again.returncode == 1
     assert f" in step {step};" in again.stderr
     assert not records(tmp_path / "again"), "the dump does not begin at the step it is of"
-
-
-def test_signals_do_not_reach_children(small_shards: Path, tiny: Path, tmp_path: Path) -> None:
-    """A child of a process that blocks SIGUSR1 as train.py does survives it."""
-    code = (
-        "import os, signal, subprocess, sys, time\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))\n"
-        "from dsanet.engine.signals import Signals, Stop\n"
-        "signals = Signals().install()\n"
-        "child = subprocess.Popen(['sleep', '30'])\n"
-        "os.kill(child.pid, signal.SIGUSR1); os.kill(os.getpid(), signal.SIGUSR1)\n"
-        "time.sleep(0.3)\n"
-        "print(child.poll(), signals.stop == Stop.REQUEUE)\n"
-        "child.kill()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["None", "True"], done.stderr

@@ -1,0 +1,145 @@
+"""What is tried before hours are spent: shards, disk, one step and one validation batch."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dsanet.engine.errors import EngineError
+from dsanet.engine.execution import autocast
+from dsanet.engine.loss import Targets, cross_entropy
+from dsanet.engine.training import Training
+from shards import Split
+
+GIB = 2**30
+
+
+def preflight(training: Training) -> None:
+    """Try everything that could fail later, and estimate time and disk of the rest of the run.
+
+    The run itself is not touched: buffers are put back, and generators are seeded at each step.
+
+    Raises:
+        EngineError: naming what would have failed.
+    """
+    t = training
+    check_tars(t.split)
+    if t.validator is not None:
+        check_tars(t.validator.split)
+    size = sum(tensor.nbytes for tensor in _tensors(t.state()))
+    check_disk(t, size)
+    seconds = rehearse(t)
+    left = t.layout.total - t.samples
+    if not left:
+        return
+    took = datetime.timedelta(seconds=round(seconds * left / t.layout.videos))
+    t.console.say(
+        f"estimate: {1000 * seconds:.0f} ms a step where data keep up, {took} to the end, "
+        f"validation and waiting not counted; {t.config.checkpoint.keep + 1} checkpoints of "
+        f"{size / GIB:.2f} GiB"
+    )
+    if (speed := allreduce_speed(t)) is not None:
+        t.console.say(f"all-reduce of gradients: {speed:.1f} GB/s over {t.world.size} processes")
+
+
+def check_tars(split: Split) -> None:
+    """Refuse a split whose tars are not there in full, by their sizes.
+
+    Raises:
+        EngineError: naming the first tar.
+    """
+    for path, entry in zip(split.tars, split.manifest["tars"], strict=True):
+        size = path.stat().st_size if path.is_file() else -1
+        if size != entry["size"]:
+            state = "is missing" if size < 0 else f"has {size} bytes, not {entry['size']}"
+            raise EngineError(f"{path} {state}: copy it again, or python tools/shard.py verify")
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+
+
+def check_disk(t: Training, size: int) -> None:
+    """Refuse a run folder without room for its checkpoints.
+
+    Raises:
+        EngineError: with the room there is and the room that is needed.
+    """
+    # Momentum appears with the first step; while one checkpoint is written the old ones are there.
+    momentum = sum(p.nbytes for p in t.model.parameters()) if not t.samples else 0
+    needed = (size + momentum) * (t.config.checkpoint.keep + 2)
+    free = shutil.disk_usage(t.folder.path).free
+    if free < needed:
+        raise EngineError(
+            f"{t.folder.path} has {free / GIB:.2f} GiB free, its checkpoints need "
+            f"{needed / GIB:.2f}: make room, or lower --checkpoint.keep"
+        )
+
+
+def _clips(t: Training, videos: int) -> torch.Tensor:
+    sampling, size = t.config.sampling, t.config.augment.size
+    shape = (videos, sampling.segments, sampling.frames, size, size, 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, device=t.world.device)
+
+
+def rehearse(t: Training) -> float:
+    """Run a step's passes and a validation batch on noise; seconds of a step, compilation apart.
+
+    Raises:
+        EngineError: when the network gives something else than finite logits.
+    """
+    buffers = copy.deepcopy(dict(t.model.named_buffers()))
+    t.model.train()
+    seconds = 0.0
+    for _ in range(2):  # the first one compiles and picks algorithms
+        start = time.perf_counter()
+        _passes(t)
+        seconds = (time.perf_counter() - start) * t.layout.accumulation
+    t.optimizer.zero_grad(set_to_none=True)
+    for name, buffer in t.model.named_buffers():
+        buffer.copy_(buffers[name])
+    if t.validator is not None:
+        t.validator.rehearse(t.judged, _clips(t, t.validator.loader.batch_size))
+    t.model.train()
+    return seconds
+
+
+def _passes(t: Training) -> None:
+    labels = torch.zeros(t.layout.micro, dtype=torch.int64, device=t.world.device)
+    with autocast(t.precision, t.world.device):
+        logits = t.network(_clips(t, t.layout.micro))
+    loss = cross_entropy(logits.float(), Targets(labels, labels, 1.0), 0.0)
+    loss.backward()
+    finite = bool(torch.isfinite(loss))  # waits for the device, too
+    if not finite and not t.samples:
+        raise EngineError(
+            "the network gives no finite loss on noise: the weights or the precision are at fault "
+            "(try --runtime.precision fp32)"
+        )
+
+
+def allreduce_speed(t: Training, rounds: int = 5) -> float | None:
+    """Bus bandwidth of an all-reduce as large as the gradients in GB/s, where there are GPUs."""
+    if t.world.size == 1 or t.world.device.type != "cuda":
+        return None
+    count = sum(p.numel() for p in t.model.parameters())
+    buffer = torch.zeros(count, device=t.world.device)
+    dist.all_reduce(buffer)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        dist.all_reduce(buffer)
+    torch.cuda.synchronize()
+    seconds = (time.perf_counter() - start) / rounds
+    return 2 * (t.world.size - 1) / t.world.size * buffer.nbytes / seconds / 1e9
