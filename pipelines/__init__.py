@@ -4,9 +4,11 @@ from pipelines.batch import Batch
 from pipelines.config import LoaderConfig
 from pipelines.crops import AugmentConfig
 from pipelines.errors import LoaderError, LoaderUsageError
-from pipelines.loader import EvalLoader, TrainLoader
+from pipelines.eval_loader import EvalLoader
+from pipelines.loader import TrainLoader
 from pipelines.plan import OrderConfig
 from pipelines.sampling import SamplingConfig
+from pipelines.staging import open_data
 
 __all__ = [
     "AugmentConfig",
@@ -18,4 +20,5 @@ __all__ = [
     "OrderConfig",
     "SamplingConfig",
     "TrainLoader",
+    "open_data",
 ]

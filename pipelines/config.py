@@ -26,11 +26,12 @@ class LoaderConfig:
     decode_on, resize: where and by what; `auto` follows the device. roi_decode: decode only the
     crop's part of a JPEG, None where it pays (CPU). threads: of decoding, 0 for this process's
     share of the cores. prefetch: batches kept ready. gap_kb: neighbouring frames closer than this
-    are fetched by one read; None follows the file system. order: see OrderConfig.
-    stage: copy tars to `scratch` first: the whole set, this node's `lanes`, or `auto` (under SLURM,
-    where there is room). bad_share: broken videos above this share (and above 8) stop the job.
-    watchdog: seconds without a batch before all threads say where they are; hang: before the job
-    is stopped, 0 for never.
+    are fetched by one read; None is 0 on a local disk, 256 (one read a snippet) on a network disk
+    and 8192 (one read a video) in blocked order. order: see OrderConfig. ahead_mb: memory for what
+    is read ahead in blocked order. stage: copy tars to `scratch` first: `all`, those of this
+    node's `lanes` (order `local`), or `auto`: all, under SLURM. bad_share: broken videos above
+    this share (and above 8) stop the job. watchdog: seconds without a batch before all threads say
+    where they are; hang: before the job is stopped, 0 for never.
     """
 
     reader: str = "frames"
@@ -43,6 +44,7 @@ class LoaderConfig:
     prefetch: int = 2
     gap_kb: int | None = None
     order: OrderConfig = field(default_factory=OrderConfig)
+    ahead_mb: int = 2048
     stage: str = "auto"
     scratch: Path | None = None
     bad_share: float = 0.01
@@ -55,11 +57,13 @@ class LoaderConfig:
                 raise LoaderUsageError(
                     f"loader.{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}"
                 )
-        for name, least in (("threads", 0), ("read_threads", 1), ("prefetch", 1)):
+        for name, least in (("threads", 0), ("read_threads", 1), ("prefetch", 1), ("ahead_mb", 1)):
             if getattr(self, name) < least:
                 raise LoaderUsageError(
                     f"loader.{name} is {getattr(self, name)}: give {least} or more"
                 )
+        if self.stage == "lanes" and self.order.kind != "local":
+            raise LoaderUsageError("loader.stage lanes needs loader.order.kind local")
         if not 0 <= self.bad_share <= 1:
             raise LoaderUsageError(f"loader.bad_share is {self.bad_share}: give 0 to 1")
         if self.watchdog <= 0 or self.hang < 0:

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +116,9 @@ class Feeder:
             self._put(self._read, None)
         except BaseException as error:
             self._put(self._read, error)
+        finally:
+            if isinstance(self._plans, Generator):
+                self._plans.close()  # ends what reads ahead
 
     def _decoding(self) -> None:
         try:

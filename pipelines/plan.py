@@ -9,6 +9,7 @@ stream is used, which NumPy promises never to change.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -146,6 +147,7 @@ class BatchPlan:
     flips: np.ndarray
     colours: np.ndarray
     repeats: np.ndarray
+    found: list[Any] | None = None  # what has been read ahead
 
 
 class TrainPlanner:

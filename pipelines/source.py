@@ -191,7 +191,9 @@ class FrameSource:
                 )
             for row in range(first, last + 1):
                 begin = int(offsets[row]) - start
-                pieces.append(block[begin : begin + int(sizes[row])])
+                piece = block[begin : begin + int(sizes[row])]
+                # A piece of a wide read would keep all of it in memory.
+                pieces.append(piece.copy() if last > first else piece)
         self.meter.add(videos=1)
         return pieces
 
