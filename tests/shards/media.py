@@ -92,3 +92,13 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Peak signal-to-noise ratio of two uint8 arrays, in dB."""
     error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def jpeg(array: np.ndarray, pix_fmt: str = "yuvj420p", quality: int = 3) -> bytes:
+    """One JPEG of an RGB array (H, W, 3)."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.height, encoder.width = array.shape[:2]
+    encoder.pix_fmt, encoder.time_base, encoder.color_range = pix_fmt, Fraction(1, 12), 2
+    encoder.options = {"qmin": str(quality), "qmax": str(quality)}
+    frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format=pix_fmt)
+    return b"".join(bytes(p) for p in [*encoder.encode(frame), *encoder.encode(None)])

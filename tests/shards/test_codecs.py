@@ -14,7 +14,7 @@ from shards.errors import BadVideo
 from shards.jpeg import read_header
 from shards.mp4 import Mp4Writer, Stream, frame_table
 from shards.tars import Window
-from tests.shards.media import moving_squares, pack_one, psnr, write_video
+from tests.shards.media import jpeg, moving_squares, pack_one, psnr, write_video
 
 GOP_CODECS = ("h264", "hevc", "vp9")
 
@@ -162,15 +162,6 @@ def test_copy_looks_at_codec_size_and_shape(tmp_path, clip):
 
 
 # ---- folders of JPEG frames
-
-
-def jpeg(array: np.ndarray, pix_fmt: str = "yuvj420p", quality: int = 3) -> bytes:
-    encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.height, encoder.width = array.shape[:2]
-    encoder.pix_fmt, encoder.time_base, encoder.color_range = pix_fmt, Fraction(1, 12), 2
-    encoder.options = {"qmin": str(quality), "qmax": str(quality)}
-    frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format=pix_fmt)
-    return b"".join(bytes(p) for p in [*encoder.encode(frame), *encoder.encode(None)])
 
 
 def make_folder(path, frames, **more) -> Source:
