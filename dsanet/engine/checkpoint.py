@@ -112,8 +112,11 @@ class CheckpointFolder:
         self._prune()
         return path
 
-    def mark_best(self, path: Path, value: float) -> None:
-        """Remember `path` as the best so far."""
+    def offer_best(self, path: Path, value: float | None) -> None:
+        """Remember `path` as the best so far if its validation score says so."""
+        best = self.best()
+        if value is None or (best is not None and value <= best[1]):
+            return
         content = json.dumps({"file": path.name, "value": value})
         write_atomic(self.path / "best.json", content.encode())
 

@@ -84,10 +84,11 @@ class Training:
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         return np.random.default_rng(seeds)
 
-    def state(self, samples: int | None = None) -> dict[str, Any]:
+    def state(self, samples: int | None = None, score: float | None = None) -> dict[str, Any]:
         """Everything a checkpoint holds."""
         return {
             "format": FORMAT,
+            "score": score,
             "samples": self.samples if samples is None else samples,
             "validated": self.validated,
             "model": self.model.state_dict(),
@@ -107,11 +108,8 @@ class Training:
         if self.average:
             self.world.average_buffers(self.average.model)
         if self.world.main:
-            checkpoints = self.folder.checkpoints
-            path = checkpoints.save(self.step, self.state())
-            best = checkpoints.best()
-            if score is not None and (best is None or score > best[1]):
-                checkpoints.mark_best(path, score)
+            path = self.folder.checkpoints.save(self.step, self.state(score=score))
+            self.folder.checkpoints.offer_best(path, score)
         self.world.barrier()
         self.saved_at = time.monotonic()
 
@@ -260,6 +258,8 @@ def restore(training: Training) -> None:
     training.samples, training.validated = state["samples"], state["validated"]
     if training.world.main:
         folder.cut(training.samples, training.validated)
+        if names := folder.checkpoints.names():  # a kill may have come before the mark
+            folder.checkpoints.offer_best(names[-1], state["score"])
     training.console.say(
         f"continuing after step {training.step} (epoch {training.epoch:.2f}), "
         f"{training.samples} videos"

@@ -94,9 +94,9 @@ def test_only_damaged_ones_is_an_error_and_none_is_not(tmp_path: Path) -> None:
 
 def test_the_best_one_is_kept_beside_the_last(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=2)
-    folder.mark_best(folder.save(1, state(1)), 0.5)
-    for step in (2, 3, 4):
-        folder.save(step, state(step))
+    folder.offer_best(folder.save(1, state(1)), 0.5)
+    for step, score in ((2, 0.4), (3, None), (4, 0.5)):
+        folder.offer_best(folder.save(step, state(step)), score)
     assert [int(path.name[5:14]) for path in folder.names()] == [1, 3, 4]
     best = folder.best()
     assert best is not None
