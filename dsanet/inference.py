@@ -1,0 +1,84 @@
+"""Weights out: batch norms folded into convolutions, torch.export, ONNX."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+
+from dsanet.errors import ModelError
+from dsanet.recognizer import Recognizer
+
+
+def fold_batch_norms(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose batch norms are folded into the layers before them.
+
+    For inference only. Logits agree to rounding; the copy has no batch norm left, DSA's included.
+    """
+    model = copy.deepcopy(model).eval()
+    for module in list(model.modules()):
+        _fold_children(module)
+    return model
+
+
+def _fold_children(module: nn.Module) -> None:
+    """Fold each batch norm whose convolution is known: by its name, or as the one before it."""
+    previous: nn.Module | None = None
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            layer = getattr(module, name.replace("bn", "conv"))
+            _fold(layer, child)
+            setattr(module, name, nn.Identity())
+        elif isinstance(child, nn.BatchNorm1d) and isinstance(previous, nn.Linear):
+            _fold(previous, child)
+            setattr(module, name, nn.Identity())
+        previous = child
+
+
+@torch.no_grad()
+def _fold(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+    statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    weight, bias = fuse(layer.weight, layer.bias, *statistics)  # type: ignore[arg-type]
+    assert isinstance(layer.weight, Tensor)
+    # Copied into place, which keeps a channels_last kernel channels_last.
+    layer.weight.copy_(weight)
+    layer.bias = nn.Parameter(bias)
+
+
+def export_program(
+    model: Recognizer, *, segments: int = 4, frames: int = 4, size: int = 224
+) -> torch.export.ExportedProgram:
+    """``torch.export`` a network for uint8 clips (batch, U, T, size, size, 3), the batch dynamic.
+
+    Raises:
+        ModelError: a U that the network cannot take.
+    """
+    if model.segments not in (None, segments):
+        raise ModelError(f"this network mixes {model.segments} snippets, not {segments}")
+    device = next(model.parameters()).device
+    example = torch.zeros((2, segments, frames, size, size, 3), dtype=torch.uint8, device=device)
+    dynamic = {"clips": {0: torch.export.Dim("batch", min=1, max=1024)}}
+    return torch.export.export(model.eval(), (example,), dynamic_shapes=dynamic)
+
+
+def export_onnx(program: torch.export.ExportedProgram, path: str | Path) -> None:
+    """Write an exported network as ONNX: input ``clips``, output ``logits``.
+
+    Raises:
+        ModelError: the packages onnx and onnxscript are missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ModelError(f"ONNX needs {error.name}: pip install 'dsanet[onnx]'") from error
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    onnx_program = torch.onnx.export(
+        program, dynamo=True, input_names=["clips"], output_names=["logits"], verbose=False
+    )
+    assert onnx_program is not None
+    onnx_program.save(str(path))
