@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,3 +47,42 @@ def synthetic_split(root: Path, videos: int, frames: int, per_tar: int = 64) -> 
     classes = [f"class {n}" for n in range(400)]
     more = {"classes": classes, "settings": ShardSettings().recorded(), "tars": tars}
     write_json(folder / "manifest.json", manifest | more)
+
+
+PROBE = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from shards import open_split
+
+def private():
+    lines = Path("/proc/self/smaps_rollup").read_text().split("\\n")[1:-1]
+    fields = dict(line.split(":") for line in lines)
+    return sum(int(fields[k].split()[0]) for k in ("Private_Clean", "Private_Dirty")) / 1000
+
+before, started = private(), time.perf_counter()
+split = open_split(sys.argv[1], "train")
+opened = time.perf_counter() - started
+n, rng, total = len(split), np.random.default_rng(0), 0
+started = time.perf_counter()
+for i in rng.integers(n, size=2000):
+    row = split.samples[i]
+    total += int(split.frames["size"][row["first_frame"] + row["num_frames"] // 2])
+    split.key(int(i)), split.labels(int(i)), split.tar_path(int(i))
+lookup = (time.perf_counter() - started) / 2000
+print(json.dumps({"seconds": opened, "megabytes": private() - before, "lookup": lookup, "n": n}))
+"""
+
+
+def probe_index(root: Path) -> dict[str, Any]:
+    """Open `root`/train in a fresh process: seconds to open, private megabytes added, seconds for
+    one random look-up."""
+    here = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(root)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(here)},
+    )
+    return dict(json.loads(done.stdout))
