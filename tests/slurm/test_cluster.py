@@ -7,7 +7,9 @@ gloo. The scripts are those of slurm/, changed by options of sbatch and train.py
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.lab import REPOSITORY, SHORT, Cluster, Job, Run, layout
+from tests.slurm.lab import REPOSITORY, SHORT, Cluster, Job, Run, layout, write_video
 
 pytestmark = pytest.mark.slurm
 Train = Callable[..., Job]
@@ -112,6 +114,53 @@ def test_node_failure(cluster: Cluster, train: Train, undisturbed: Run) -> None:
     (step,) = job.resumed_at
     assert step in (5, 10)  # a periodic checkpoint
     job.run.assert_same_training(undisturbed)
+
+
+def test_dead_rank_ends_the_job_and_the_same_line_resumes_it(
+    cluster: Cluster, train: Train, undisturbed: Run
+) -> None:
+    job = train(1, 2, "--nodelist=n3")
+    job.reach(7)
+    pids = [int(pid) for pid in cluster.run("ip", "netns", "pids", "dsanet-n3").split()]
+    victim = next(pid for pid in pids if rank_of(pid) == "1")
+    os.kill(victim, signal.SIGKILL)
+    assert job.wait("FAILED")["Restarts"] == "0"
+    again = train(2, 1)
+    again.wait()
+    assert again.resumed_at == [5]
+    again.run.assert_same_training(undisturbed)
+
+
+def rank_of(pid: int) -> str:
+    """Rank of a train.py process, as its environment says; empty for any other process."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended since
+        return ""
+    ranks = [v.split(b"=")[1].decode() for v in variables if v.startswith(b"SLURM_PROCID=")]
+    return ranks[0] if ranks and b"train.py" in command else ""
+
+
+def test_shards_of_an_array_are_those_of_one_task(cluster: Cluster, tmp_path: Path) -> None:
+    names = [f"{i}.mp4" for i in range(12)]
+    for i, name in enumerate(names):
+        write_video(tmp_path / name, seed=i)
+    (tmp_path / "list").write_text("".join(f"{name} {i % 3}\n" for i, name in enumerate(names)))
+    words = ("--dataset", "folder", "--videos", tmp_path, "--list", tmp_path / "list")
+    words = (*words, "--split", "train", "--tar-samples", "3", "--out")
+    array = ("--array=4-6", "--cpus-per-task=1", f"--output={tmp_path}/log-%a")
+    job = cluster.run(
+        "sbatch", "--parsable", *array, "slurm/shard.sh", *words, tmp_path / "array"
+    ).strip()
+    for task in (4, 5, 6):
+        cluster.wait(f"{job}_{task}")
+    cluster.run(sys.executable, "tools/shard.py", *words, tmp_path / "one", "--workers", 1)
+    tars = sorted(path.name for path in (tmp_path / "one" / "train").glob("*.tar"))
+    assert len(tars) == 4
+    for name in (*tars, "manifest.json"):
+        one, array_made = (tmp_path / kind / "train" / name for kind in ("one", "array"))
+        assert one.read_bytes() == array_made.read_bytes(), name
 
 
 def test_sweep_of_which_one_run_is_requeued(
