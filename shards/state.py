@@ -71,15 +71,15 @@ class State:
         return found
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Keep a second process out for as long as this one lives."""
+    def locked(self, name: str, *, wait: bool = False) -> Iterator[None]:
+        """Keep a second process out, or waiting, for as long as this one lives."""
         try:
             file = open(self.home / f"{name}.lock", "w")  # noqa: SIM115  (held for the lock)
         except OSError as error:
             raise ShardError(f"cannot write to {self.folder}: {error.strerror}") from None
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise ShardError(f"another process is building {self.folder}: wait") from None
             yield
@@ -145,7 +145,7 @@ def merge(folder: Path) -> dict[str, Any]:
             f"{len(absent)} of {len(names)} tars of {folder} are not finished, {absent[0]} the "
             "first: run the tasks that write them, then merge again"
         )
-    with state.locked("merge"):
+    with state.locked("merge", wait=True):  # the last two tasks of an array may end together
         done = {name: json.loads((state.home / f"{name}.json").read_text()) for name in names}
         return write_split(folder, names, {n: (d["sha256"], d["size"]) for n, d in done.items()})
 
