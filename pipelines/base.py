@@ -20,6 +20,8 @@ from pipelines.graph import GraphSpec
 from pipelines.places import is_network
 from pipelines.plan import BatchPlan
 from pipelines.source import FrameSource, SampleError
+from pipelines.stream import StreamDecoder
+from pipelines.stream_source import Stream
 from shards import Split
 
 
@@ -37,6 +39,7 @@ class Loader:
             split, self.activity, threads=config.read_threads, gap=_gap_kb(split, config) << 10
         )
         self._spec, self._frames = spec, frames
+        self._stream: Stream | None = None
         self._decoder: Decoder | None = None
         self._feeder: Feeder | None = None
         self._held: deque[tuple[Any, Any]] = deque()
@@ -60,7 +63,7 @@ class Loader:
         """Decoded batches of these plans, with the seconds that the consumer stood still."""
         self._end_run()
         if self._decoder is None:
-            self._decoder = Decoder(self._spec, self._frames)
+            self._decoder = self._make_decoder()
         feeder = self._feeder = Feeder(
             plans,
             self._load,
@@ -80,6 +83,12 @@ class Loader:
             if self._feeder is feeder:
                 self._end_run()
 
+    def _make_decoder(self) -> Decoder:
+        pinned = self.device.type == "cuda"
+        if self._stream is not None:
+            return StreamDecoder(self._stream.spec, self._frames, pinned=pinned)
+        return Decoder(self._spec, self._frames, pinned=pinned)
+
     def _end_run(self) -> None:
         if self._feeder is not None and not self._feeder.close():
             self._decoder = None  # a thread is stuck in it: leave it behind
@@ -87,6 +96,8 @@ class Loader:
 
     def _load(self, plan: BatchPlan) -> Loaded:
         """Read one batch; what cannot be read is replaced or, in evaluation, left out."""
+        if self._stream is not None:
+            return self._stream.load()
         loaded = Loaded(plan, [row for row in range(len(plan.ids)) if plan.ids[row] >= 0], None)
         rows = loaded.rows
         found = plan.found or self._fetch(plan.ids[rows].tolist(), list(plan.frames[rows]))
@@ -123,12 +134,16 @@ class Loader:
 
     def _repair(self, loaded: Loaded, faults: dict[int, str]) -> None:
         """Replace or leave out what DALI refused; `faults` counts rows of the encoded batch."""
-        assert loaded.encoded is not None
+        if self._stream is not None:
+            return self._repair_stream(loaded, faults)
         payload = dict(zip(loaded.rows, loaded.encoded.payload, strict=True))
         for row, reason in [(loaded.rows[at], faults[at]) for at in sorted(faults)]:
             place = self.source.place(int(loaded.plan.ids[row]))
             payload[row] = self._failed(loaded, row, f"{place}: {reason}")
         self._encode(loaded, payload)
+
+    def _repair_stream(self, loaded: Loaded, faults: dict[int, str]) -> None:
+        raise NotImplementedError
 
     def _failed(self, loaded: Loaded, row: int, reason: str) -> Any:
         """Deal with a broken video; returns the bytes that take its place, if any."""

@@ -52,11 +52,14 @@ class Decoder:
     on the CPU or, for a graph with a device, on the GPU.
     """
 
-    def __init__(self, spec: GraphSpec, frames: int) -> None:
-        self.spec, self.frames = spec, frames
-        self.pipeline = build_graph(spec)
+    def __init__(self, spec: GraphSpec, frames: int, *, pinned: bool = False) -> None:
+        self.spec, self.frames, self.pinned = spec, frames, pinned
+        self.pipeline = self._build()
         self._resizers = None if spec.resize else Workers(spec.threads, "loader-resize")
         self.resizes_here = not spec.resize
+
+    def _build(self) -> Any:
+        return build_graph(self.spec)
 
     def submit(self, batch: EncodedBatch) -> None:
         """Start decoding; at most two batches may be under way."""
@@ -125,7 +128,8 @@ class Decoder:
         assert self._resizers is not None
         per_video = self.frames if self.spec.head == "image" else 1
         videos, size = len(outputs[0]) // per_video, self.spec.size
-        clips = torch.empty((videos, len(outputs), self.frames, size, size, 3), dtype=torch.uint8)
+        shape = (videos, len(outputs), self.frames, size, size, 3)
+        clips = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
         jobs = [(v, c) for v in range(videos) for c in range(len(outputs))]
 
         def one(video: int, crop: int) -> None:

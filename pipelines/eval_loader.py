@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from pipelines.plan import BatchPlan
 from pipelines.sampling import SamplingConfig, test_frames, val_frames
 from pipelines.staging import stage
 from pipelines.strategy import choose_decode, graph_spec
+from pipelines.stream import StreamSpec
+from pipelines.stream_source import Stream
 from shards import Split
 
 
@@ -53,12 +56,16 @@ class EvalLoader(Loader):
         self.crop_size, self.resize_short = crop_size, resize_short
         self.batch_size, self.rank, self.world = batch_size, rank, world
         frames = (sampling.segments if clips is None else clips) * sampling.frames
-        decode = choose_decode(split.codec, device, config)
+        decode = "video" if config.reader == "webdataset" else ""
+        decode = choose_decode(split.codec, device, replace(config, decode=decode or config.decode))
         spec = graph_spec(
             decode, device, config, videos=batch_size, frames=frames, size=crop_size, crops=crops
         )
         super().__init__(stage(split, config), config, spec, frames, device)
         self.missing: list[tuple[int, str]] = []
+        if config.reader == "webdataset":
+            stream = StreamSpec(spec, sampling, None, clips, resize_short)
+            self._stream = Stream(self.split, stream, seed=0, rank=rank, world=world)
 
     def __len__(self) -> int:
         """Batches of each rank."""
@@ -71,7 +78,10 @@ class EvalLoader(Loader):
         if self.clips is not None:
             shape = (self.crops, self.clips, T, size, size, 3)  # type: ignore[assignment]
         self.missing.clear()
-        for loaded, waited in self._run(self._plans()):
+        plans = self._plans()
+        if self._stream is not None:
+            plans = self._stream.open(0, 0, len(self), None)
+        for loaded, waited in self._run(plans):
             start = time.perf_counter()
             clips = self._clips(loaded, shape)
             loaded.seconds |= {"handover": time.perf_counter() - start, "wait": waited}
@@ -116,6 +126,15 @@ class EvalLoader(Loader):
             colours=np.ones((len(ids), 4), np.float32),
             repeats=np.zeros(len(ids), np.int64),
         )
+
+    def _repair_stream(self, loaded: Loaded, faults: dict[int, str]) -> None:
+        rows = loaded.rows.copy()
+        for slot, reason in faults.items():
+            self._failed(
+                loaded, rows[slot], f"{self.source.place(loaded.plan.ids[rows[slot]])}: {reason}"
+            )
+        good = [slot for slot in range(len(rows)) if slot not in faults]
+        loaded.encoded = loaded.encoded.part(good) if good else None
 
     def _failed(self, loaded: Loaded, row: int, reason: str) -> Any:
         """Leave the video out and say so."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.activity import Activity, shout
-from pipelines.decode import DecodeError, Decoder, EncodedBatch
+from pipelines.decode import DecodeError, Decoder
 from pipelines.errors import LoaderError
 from pipelines.plan import BatchPlan
 
@@ -31,10 +31,11 @@ class Loaded:
 
     plan: BatchPlan
     rows: list[int]
-    encoded: EncodedBatch | None
+    encoded: Any  # EncodedBatch or StreamBatch, None where there is nothing to decode
     replaced: list[tuple[int, int, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     outputs: Any = None
+    state: bytes | None = None
 
 
 class Feeder:

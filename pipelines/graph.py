@@ -23,6 +23,7 @@ import numpy as np
 from pipelines.errors import LoaderError
 
 HEADS = ("image", "video", "frames")
+COLOURS = ("brightness", "contrast", "saturation", "hue")
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,9 @@ def build_graph(spec: GraphSpec) -> Any:
         prefetch_queue_depth=2,
     )
     def graph() -> Any:
-        frames = _decoded(spec)
-        crops = []
-        for crop in range(spec.crops):
-            crops.append(_transformed(frames, crop, spec))
-        return tuple(crops)
+        windows = [_window(crop) for crop in range(spec.crops)]
+        frames, given = _decoded(spec, windows[0]), _augmentation(spec)
+        return tuple(transformed(frames, window, given, spec) for window in windows)
 
     pipeline = graph()
     pipeline.build()
@@ -111,7 +110,7 @@ def _window(crop: int) -> tuple[Any, Any]:
     return anchor, shape
 
 
-def _decoded(spec: GraphSpec) -> Any:
+def _decoded(spec: GraphSpec, window: tuple[Any, Any]) -> Any:
     fn, types = dali().fn, dali().types
     if spec.head == "frames":
         frames = fn.external_source(name="encoded", dtype=types.UINT8, ndim=4, layout="FHWC")
@@ -124,9 +123,8 @@ def _decoded(spec: GraphSpec) -> Any:
         gather = fn.external_source(name="gather", dtype=types.INT32, ndim=1)
         frames = fn.sequence_rearrange(frames, new_order=gather)
     elif spec.roi_decode:
-        anchor, shape = _window(0)
         frames = fn.decoders.image_slice(
-            encoded, anchor, shape, axes=[0, 1], device=device, output_type=types.RGB
+            encoded, *window, axes=[0, 1], device=device, output_type=types.RGB
         )
     else:
         frames = fn.decoders.image(encoded, device=device, output_type=types.RGB)
@@ -137,26 +135,33 @@ def _on_device(frames: Any, spec: GraphSpec) -> Any:
     return frames.gpu() if spec.device_id is not None and not spec.mixed else frames
 
 
-def _transformed(frames: Any, crop: int, spec: GraphSpec) -> Any:
+def _augmentation(spec: GraphSpec) -> dict[str, Any]:
+    fn, types = dali().fn, dali().types
+    given = {}
+    if spec.flip:
+        given["flip"] = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
+    if spec.colour:
+        for name in COLOURS:
+            given[name] = fn.external_source(name=name, dtype=types.FLOAT, ndim=0)
+    return given
+
+
+def transformed(
+    frames: Any, window: tuple[Any, Any], given: dict[str, Any], spec: GraphSpec
+) -> Any:
+    """Cut, mirror, colour and resize decoded frames; `given` holds the flip and the factors."""
     fn, types = dali().fn, dali().types
     if not spec.roi_decode:
-        anchor, shape = _window(crop)
         axes = [0, 1] if spec.head == "image" else [1, 2]
-        frames = fn.slice(frames, anchor, shape, axes=axes)
+        frames = fn.slice(frames, *window, axes=axes)
     if spec.flip:
-        frames = fn.flip(frames, horizontal=fn.external_source(name="flip", dtype=types.INT32))
+        frames = fn.flip(frames, horizontal=given["flip"])
     if spec.colour:
-        names = ("brightness", "contrast", "saturation", "hue")
-        factors = {n: fn.external_source(name=n, dtype=types.FLOAT, ndim=0) for n in names}
-        frames = fn.color_twist(frames, **factors)
+        frames = fn.color_twist(frames, **{name: given[name] for name in COLOURS})
     if spec.resize:
         # The reference interpolates bilinearly without a low-pass filter; so do we.
-        frames = fn.resize(
-            frames,
-            size=[spec.size, spec.size],
-            interp_type=types.INTERP_LINEAR,
-            antialias=False,
-        )
+        size, linear = [spec.size, spec.size], types.INTERP_LINEAR
+        frames = fn.resize(frames, size=size, interp_type=linear, antialias=False)
     return frames
 
 
@@ -175,5 +180,5 @@ def feed(pipeline: Any, spec: GraphSpec, given: GraphInput) -> None:
     if spec.flip:
         pipeline.feed_input("flip", given.flips.astype(np.int32))
     if spec.colour:
-        for column, name in enumerate(("brightness", "contrast", "saturation", "hue")):
+        for column, name in enumerate(COLOURS):
             pipeline.feed_input(name, np.ascontiguousarray(given.colours[:, column]))

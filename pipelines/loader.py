@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from pipelines.sampling import SamplingConfig
 from pipelines.source import SampleError
 from pipelines.staging import lane_tars, node_ranks, stage, warn_of_network
 from pipelines.strategy import choose_decode, graph_spec
+from pipelines.stream import StreamSpec
+from pipelines.stream_source import Stream
 from shards import Split
 
 ATTEMPTS = 20  # replacements tried for one video
@@ -58,13 +61,17 @@ class TrainLoader(Loader):
             )
         self.sampling, self.augment, self.seed = sampling, augment, seed
         self.batch_size, self.rank, self.world = batch_size, rank, world
-        decode = choose_decode(split.codec, device, config)
+        decode = "video" if config.reader == "webdataset" else ""
+        decode = choose_decode(split.codec, device, replace(config, decode=decode or config.decode))
         frames = sampling.segments * sampling.frames
         spec = graph_spec(
             decode, device, config, videos=batch_size, frames=frames, size=augment.size,
             flip=augment.flip > 0, colour=augment.colour,
         )  # fmt: skip
         super().__init__(split, config, spec, frames, device)
+        if config.reader == "webdataset":
+            stream = StreamSpec(spec, sampling, augment, shuffle=config.order.window * 8)
+            self._stream = Stream(self.split, stream, seed=seed, rank=rank, world=world)
         self.planner = TrainPlanner(split, sampling, augment, seed)
         self.quarantine = Quarantine(quarantine, len(split), config.bad_share, rank)
         self._epoch = 0
@@ -88,8 +95,12 @@ class TrainLoader(Loader):
         """Global batches of one epoch."""
         return len(self.split) * self.augment.repeats // (self.batch_size * self.world)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of this rank from position `start`, the views all ranks have already seen."""
+    def epoch(self, epoch: int, start: int = 0, state: bytes | None = None) -> Iterator[Batch]:
+        """Batches of this rank from position `start`, the views all ranks have already seen.
+
+        state: with the webdataset reader, `Batch.state` of the last batch seen by this rank;
+        without it the reader goes through what was seen once more, undecoded.
+        """
         step = self.batch_size * self.world
         if start % step or not 0 <= start <= self.samples_per_epoch():
             raise LoaderUsageError(
@@ -98,6 +109,9 @@ class TrainLoader(Loader):
                 "number of ranks and a batch size with which it is"
             )
         self._epoch = epoch
+        if self._stream is not None:
+            plans = self._stream.open(epoch, start // step, len(self), state)
+            return self._batches(plans)
         plans = self._plans(epoch, start // step)
         if self.config.order.kind == "blocked":
             plans = read_ahead(plans, self._batches_ahead(), self._fetch, self._storage)
@@ -144,7 +158,17 @@ class TrainLoader(Loader):
                 valid=np.ones(len(clips), bool),
                 wait=loaded.seconds,
                 replaced=loaded.replaced,
+                state=loaded.state,
             )
+
+    def _repair_stream(self, loaded: Loaded, faults: dict[int, str]) -> None:
+        assert self._stream is not None
+        named = {}
+        for slot, reason in faults.items():
+            broken = int(loaded.plan.ids[slot])
+            named[slot] = f"{self.source.place(broken)}: {reason}"
+            self.quarantine.add(broken, named[slot], self._epoch)
+        self._stream.replace(loaded, named)
 
     def _failed(self, loaded: Loaded, row: int, reason: str) -> Any:
         """Put another video in the place: chosen by the broken one's id alone."""

@@ -1,0 +1,293 @@
+"""DALI alone: `fn.readers.webdataset` -> sampling in the graph -> `fn.decoders.video`.
+
+Two graphs, since the decoder cannot be checkpointed: A reads and draws (CPU, checkpoints of about
+1 KB), B decodes, cuts and resizes what A gives. No Python touches a sample. In exchange the order
+is a local shuffle inside each rank's part of the tars, so it depends on the number of ranks;
+checksums are not looked at; and whole files are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.crops import AugmentConfig
+from pipelines.decode import DecodeError, Decoder, first_line
+from pipelines.errors import LoaderUsageError
+from pipelines.graph import COLOURS, GraphSpec, dali, transformed
+from pipelines.sampling import SamplingConfig
+
+DRAWS = 6  # box: y, x, scale, aspect, swap; flip
+OUTPUTS = ("encoded", "picks", "draws", "colours", "source", "label")
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What the two graphs are built for; `augment` None is evaluation, `clips` None validation."""
+
+    graph: GraphSpec
+    sampling: SamplingConfig
+    augment: AugmentConfig | None
+    clips: int | None = None
+    resize_short: int = 256
+    shuffle: int = 512
+
+    def __post_init__(self) -> None:
+        remedy = "use loader.reader frames"
+        if self.sampling.mode not in ("segments", "spread"):
+            raise LoaderUsageError(
+                f"loader.reader webdataset cannot sample {self.sampling.mode!r}: {remedy}"
+            )
+        if self.augment is None:
+            return
+        if self.augment.kind == "multi_scale" or self.augment.repeats > 1:
+            raise LoaderUsageError(
+                f"loader.reader webdataset has no multi_scale crops and no repeated views: {remedy}"
+            )
+        if self.augment.flip_classes != "all":
+            raise LoaderUsageError(f"loader.reader webdataset flips all classes alike: {remedy}")
+
+    @property
+    def draws(self) -> bool:
+        """Whether graph B takes draws: DALI drops inputs that nothing uses."""
+        return self.augment is not None and (self.graph.flip or self.augment.kind != "centre")
+
+
+def build_reader(
+    spec: StreamSpec, tars: list[str], *, seed: int, rank: int, world: int, state: bytes | None
+) -> Any:
+    """Graph A of one rank. state: a checkpoint of the same graph, to go on after it."""
+    fn = dali().fn
+    train = spec.augment is not None
+
+    @dali().pipeline_def(
+        batch_size=spec.graph.batch,
+        num_threads=1,
+        device_id=None,
+        seed=seed % (1 << 31),
+        enable_checkpointing=True,
+        prefetch_queue_depth=2,
+        checkpoint=state,
+    )
+    def graph() -> Any:
+        encoded, table, label = fn.readers.webdataset(
+            paths=tars,
+            index_paths=[tar.removesuffix(".tar") + ".idx" for tar in tars],
+            ext=["mp4", "frames.npy", "cls"],
+            missing_component_behavior="error",
+            shard_id=rank,
+            num_shards=world,
+            random_shuffle=train,
+            initial_fill=spec.shuffle,
+            pad_last_batch=True,
+            stick_to_shard=not train,
+            name="reader",
+        )
+        x = fn.random.uniform(range=[0.0, 1.0], shape=[DRAWS])
+        picks = _train_picks(_frame_count(table), spec) if train else _eval_picks(table, spec)
+        source = fn.get_property(encoded, key="source_info")
+        return encoded, picks, x, _factors(spec.augment), source, label
+
+    pipeline = graph()
+    pipeline.build()
+    return pipeline
+
+
+def _frame_count(table: Any) -> Any:
+    """Rows of a .npy file of 12-byte rows, from its length and the length of its header."""
+    fn, types = dali().fn, dali().types
+    low, high = (fn.cast(table[byte], dtype=types.INT32) for byte in (8, 9))
+    return (table.shape(dtype=types.INT32)[0] - (low + 256 * high + 10)) // 12
+
+
+def _axis(values: np.ndarray, column: bool) -> Any:
+    return dali().types.Constant(values.reshape((-1, 1) if column else (1, -1)))
+
+
+def _train_picks(n: Any, spec: StreamSpec) -> Any:
+    """`sampling.train_frames` in DALI's arithmetic: (U * T,) int32."""
+    fn = dali().fn
+    x = fn.random.uniform(range=[0.0, 1.0], shape=[spec.sampling.segments, 1])
+    return _segment_picks(n, x, spec.sampling)
+
+
+def _segment_picks(n: Any, x: Any, sampling: SamplingConfig) -> Any:
+    fn, types, dm = dali().fn, dali().types, _math()
+    U, T, S, W = sampling.segments, sampling.frames, sampling.stride, sampling.span
+    u = _axis(np.arange(U + 1, dtype=np.int32), True)
+    low, t = (n * u[:U]) // U, _axis(np.arange(T, dtype=np.int32), False)
+    length = (n * (u[:U] + 1)) // U - low
+    room = length - W + 1
+    start = low + _floor(x * room) + max(0, W - T * S) // 2
+    spread = low + _floor((t + x) * length / float(T))
+    fits = fn.cast(n // U >= W, dtype=types.INT32) * (sampling.mode == "segments")
+    frames = (start + t * S) * fits + spread * (1 - fits)
+    return fn.reshape(dm.clamp(frames, 0, n - 1), shape=[U * T])
+
+
+def _eval_picks(table: Any, spec: StreamSpec) -> Any:
+    """`val_frames` or `test_frames`: (U * T,) or (K * T,) int32."""
+    fn, types, dm = dali().fn, dali().types, _math()
+    n, sampling = _frame_count(table), spec.sampling
+    if spec.clips is None:
+        return _segment_picks(n, 0.5, sampling)
+    U, T, S, W, K = sampling.segments, sampling.frames, sampling.stride, sampling.span, spec.clips
+    k = _axis(np.arange(K, dtype=np.float32) + 0.5, True)
+    t = _axis(np.arange(T, dtype=np.int32), False)
+    start = _floor((n - W + 1) * k / float(K)) + max(0, W - T * S) // 2
+    segment = n / float(U)
+    spread = _floor((n - segment) * k / float(K) + (t + 0.5) * segment / float(T))
+    fits = fn.cast(n // U >= W, dtype=types.INT32) * (sampling.mode == "segments")
+    frames = (start + t * S) * fits + spread * (1 - fits)
+    return fn.reshape(dm.clamp(frames, 0, n - 1), shape=[K * T])
+
+
+def _factors(augment: AugmentConfig | None) -> Any:
+    """Brightness, contrast, saturation and hue (4,)."""
+    fn = dali().fn
+    if augment is None:
+        return dali().types.Constant(np.array([1, 1, 1, 0], np.float32))
+    strength = [augment.brightness, augment.contrast, augment.saturation, augment.hue * 360]
+    x = fn.random.uniform(range=[-1.0, 1.0], shape=[4])
+    base = dali().types.Constant(np.array([1, 1, 1, 0], np.float32))
+    return base + x * dali().types.Constant(np.array(strength, np.float32))
+
+
+def _math() -> Any:
+    import nvidia.dali.math as module
+
+    return module
+
+
+def _floor(value: Any) -> Any:
+    return dali().fn.cast(_math().floor(value), dtype=dali().types.INT32)
+
+
+def build_decoder(spec: StreamSpec) -> Any:
+    """Graph B."""
+    fn, types = dali().fn, dali().types
+    graph_spec = spec.graph
+
+    @dali().pipeline_def(
+        batch_size=graph_spec.batch,
+        num_threads=graph_spec.threads,
+        device_id=graph_spec.device_id,
+        exec_dynamic=True,
+        exec_pipelined=False,
+        prefetch_queue_depth=2,
+    )
+    def graph() -> Any:
+        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+        picks = fn.external_source(name="picks", dtype=types.INT32, ndim=1)
+        device = "mixed" if graph_spec.mixed else "cpu"
+        frames = fn.decoders.video(encoded, frames=picks, device=device, pad_mode="none")
+        height, width = (fn.cast(frames.shape()[axis], dtype=types.FLOAT) for axis in (1, 2))
+        given: dict[str, Any] = {}
+        if spec.augment is None:
+            windows = _eval_windows(height, width, spec)
+        else:
+            x = fn.external_source(name="draws", dtype=types.FLOAT, ndim=1)
+            windows = [_train_window(height, width, x, spec)]
+            given["flip"] = fn.cast(x[5] < spec.augment.flip, dtype=types.INT32)
+        if graph_spec.colour:
+            factors = fn.external_source(name="colours", dtype=types.FLOAT, ndim=1)
+            given |= {name: factors[column] for column, name in enumerate(COLOURS)}
+        return tuple(transformed(frames, window, given, graph_spec) for window in windows)
+
+    pipeline = graph()
+    pipeline.build()
+    return pipeline
+
+
+def _window(y: Any, x: Any, h: Any, w: Any) -> tuple[Any, Any]:
+    fn, types = dali().fn, dali().types
+    pairs = (fn.stack(y, x), fn.stack(h, w))
+    return tuple(fn.cast(pair, dtype=types.INT64) for pair in pairs)
+
+
+def _train_window(height: Any, width: Any, x: Any, spec: StreamSpec) -> tuple[Any, Any]:
+    """One try of RandomResizedCrop, held inside the picture; scale jitter and centre as ever."""
+    dm, augment = _math(), spec.augment
+    assert augment is not None
+    if augment.kind == "random_resized_crop":
+        area = (augment.scale[0] + x[2] * (augment.scale[1] - augment.scale[0])) * height * width
+        aspect = augment.ratio[0] + x[3] * (augment.ratio[1] - augment.ratio[0])
+        swap = dali().fn.cast(x[4] < 0.5, dtype=dali().types.FLOAT)
+        long, wide = dm.sqrt(area / aspect), dm.sqrt(area * aspect)
+        h = dm.clamp(dm.floor(long * (1 - swap) + wide * swap + 0.5), 1.0, height)
+        w = dm.clamp(dm.floor(wide * (1 - swap) + long * swap + 0.5), 1.0, width)
+        return _window(dm.floor(x[0] * (height - h + 1)), dm.floor(x[1] * (width - w + 1)), h, w)
+    low, high = augment.short_sides
+    short = low + dm.floor(x[2] * (high - low + 1)) if augment.kind == "scale_jitter" else low
+    side = dm.floor(dm.min(height, width) * augment.size / (short * 1.0) + 0.5)
+    if augment.kind == "centre":
+        return _window(dm.floor((height - side) / 2.0), dm.floor((width - side) / 2.0), side, side)
+    return _window(
+        dm.floor(x[0] * (height - side + 1)), dm.floor(x[1] * (width - side + 1)), side, side
+    )
+
+
+def _eval_windows(height: Any, width: Any, spec: StreamSpec) -> list[tuple[Any, Any]]:
+    """`crops.eval_boxes` in DALI's arithmetic."""
+    dm = _math()
+    ratio = min(spec.graph.size / spec.resize_short, 1.0)
+    side = dm.max(dm.floor(dm.min(height, width) * ratio + 0.5), 1.0)
+    # Along the side of no slack every place is the same, unless the crop is smaller than it.
+    tall = dali().fn.cast(height > width, dtype=dali().types.FLOAT)
+    windows = []
+    for place in [0.5] if spec.graph.crops == 1 else [0.0, 0.5, 1.0]:
+        y = dm.floor((height - side) * (place * tall + 0.5 * (1 - tall)))
+        x = dm.floor((width - side) * (0.5 * tall + place * (1 - tall)))
+        windows.append(_window(y, x, side, side))
+    return windows
+
+
+class StreamBatch:
+    """What graph A gave for one batch; `rows` says which of its samples stand in which slot."""
+
+    def __init__(self, outputs: dict[str, Any], rows: list[int]) -> None:
+        self.outputs, self.rows = outputs, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, rows: Any) -> StreamBatch:
+        """The slots at `rows`."""
+        return StreamBatch(self.outputs, [self.rows[row] for row in rows])
+
+    def column(self, name: str) -> Any:
+        """One input of graph B: A's own buffers, or the chosen samples of them."""
+        values = self.outputs[name]
+        if self.rows == list(range(len(values))):
+            return values
+        return [np.asarray(values[row]) for row in self.rows]
+
+
+class StreamDecoder(Decoder):
+    """Graph B behind the interface of `Decoder`."""
+
+    def __init__(self, stream: StreamSpec, frames: int, *, pinned: bool = False) -> None:
+        self.stream = stream
+        super().__init__(stream.graph, frames, pinned=pinned)
+
+    def _build(self) -> Any:
+        return build_decoder(self.stream)
+
+    def submit(self, batch: Any) -> None:
+        """Start decoding a StreamBatch."""
+        names = ["encoded", "picks"]
+        names += ["draws"] if self.stream.draws else []
+        names += ["colours"] if self.spec.colour else []
+        for name in names:
+            self.pipeline.feed_input(name, batch.column(name))
+        self.pipeline.schedule_run()
+
+
+def run_reader(pipeline: Any) -> dict[str, Any]:
+    """One iteration of graph A. DecodeError where a sample lacks a component."""
+    try:
+        return dict(zip(OUTPUTS, pipeline.run(), strict=True))
+    except RuntimeError as error:
+        raise DecodeError(first_line(str(error))) from None

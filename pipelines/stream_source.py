@@ -1,0 +1,99 @@
+"""What the loaders see of `fn.readers.webdataset`: an epoch of batches with ids and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pipelines.decode import DecodeError
+from pipelines.errors import LoaderError
+from pipelines.feeder import Loaded
+from pipelines.plan import RUNS, BatchPlan, raw_stream
+from pipelines.stream import StreamBatch, StreamSpec, build_reader, run_reader
+from shards import Split
+
+
+class Stream:
+    """Runs graph A of one rank, epoch by epoch."""
+
+    def __init__(self, split: Split, spec: StreamSpec, *, seed: int, rank: int, world: int) -> None:
+        self.split, self.spec, self.seed = split, spec, seed
+        self.rank, self.world = rank, world
+        self._tars = {str(path): number for number, path in enumerate(split.tars)}
+        samples = split.samples
+        self._places = (samples["tar"].astype(np.int64) << 44) + samples["offset"]
+        self._pipeline: Any = None
+        self._seen: set[int] = set()
+
+    def open(self, epoch: int, skip: int, batches: int, state: bytes | None) -> Iterator[Any]:
+        """Start an epoch after `skip` of its `batches`: from a checkpoint, else by reading on.
+
+        The order of the tars and the seed of shuffling and drawing follow from (seed, epoch).
+        """
+        keys = raw_stream(self.seed, epoch, RUNS, len(self._tars) + 1)
+        tars = list(self._tars)
+        if self.spec.augment is not None:
+            tars = [tars[number] for number in np.argsort(keys[:-1], kind="stable")]
+        self._pipeline = build_reader(
+            self.spec, tars, seed=int(keys[-1] >> np.uint64(33)),
+            rank=self.rank, world=self.world, state=state,
+        )  # fmt: skip
+        self._seen.clear()
+        for _ in range(0 if state else skip):
+            run_reader(self._pipeline)
+        return iter(range(skip, batches))
+
+    def load(self) -> Loaded:
+        """The next batch of the epoch."""
+        try:
+            outputs = run_reader(self._pipeline)
+        except DecodeError as error:
+            raise LoaderError(
+                f"{self.split.root}: {error} (loader.reader webdataset cannot leave a video out; "
+                "loader.reader frames can)"
+            ) from None
+        ids = np.array([self._id(bytes(np.asarray(item))) for item in outputs["source"]])
+        if self.spec.augment is None:
+            # The reader fills up its last batch with a repetition.
+            fresh = [int(i) not in self._seen and not (ids[:row] == i).any() for row, i in
+                     enumerate(ids)]  # fmt: skip
+            ids = np.where(fresh, ids, -1)
+            self._seen |= set(ids.tolist())
+        rows = np.flatnonzero(ids >= 0).tolist()
+        labels = [int(bytes(np.asarray(item)).decode() or -1) for item in outputs["label"]]
+        encoded = StreamBatch(outputs, list(range(len(ids)))).part(rows)
+        return Loaded(
+            self._plan(ids, np.where(ids >= 0, labels, -1)),
+            rows,
+            encoded if rows else None,
+            state=self._pipeline.checkpoint(),
+        )
+
+    def replace(self, loaded: Loaded, faults: dict[int, str]) -> None:
+        """Put the next good video of the same batch into the slots of refused ones."""
+        assert isinstance(loaded.encoded, StreamBatch)
+        slots, plan = len(loaded.encoded), loaded.plan
+        for slot in faults:
+            near = ((slot + step) % slots for step in range(1, slots))
+            other = next((s for s in near if s not in faults), None)
+            if other is None:
+                raise LoaderError(f"no video of a batch can be decoded: {faults[slot]}")
+            loaded.replaced.append((int(plan.ids[slot]), int(plan.ids[other]), faults[slot]))
+            loaded.encoded.rows[slot] = loaded.encoded.rows[other]
+            plan.ids[slot], plan.labels[slot] = plan.ids[other], plan.labels[other]
+
+    def _id(self, source: bytes) -> int:
+        """Sample id from "path:offset:name"."""
+        path, offset, _ = source.decode().rsplit(":", 2)
+        place = (self._tars[path] << 44) + int(offset)
+        found = int(np.searchsorted(self._places, place))
+        if found == len(self._places) or self._places[found] != place:
+            raise LoaderError(f"{path}: no sample at byte {offset} by the index: reindex the set")
+        return found
+
+    def _plan(self, ids: np.ndarray, labels: np.ndarray) -> BatchPlan:
+        """The parts of a plan that are known outside the graph."""
+        empty = np.zeros((len(ids), 0))
+        return BatchPlan(ids, labels, empty, empty, empty, empty, empty)

@@ -1,0 +1,177 @@
+"""The reader that is DALI alone, against the default one and against plain arithmetic."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from pipelines import (
+    AugmentConfig,
+    EvalLoader,
+    LoaderConfig,
+    LoaderError,
+    OrderConfig,
+    SamplingConfig,
+    TrainLoader,
+)
+from shards import Split
+
+STREAM = LoaderConfig(reader="webdataset", threads=1, order=OrderConfig(window=1))
+PLAIN = LoaderConfig(threads=1, decode="video")
+SMALL = AugmentConfig(size=48, short_sides=(64, 80))
+
+
+def train(split: Split, config: LoaderConfig = STREAM, **changes: object) -> TrainLoader:
+    settings = {"seed": 5, "batch_size": 2, "augment": SMALL, **changes}
+    augment = settings.pop("augment")
+    return TrainLoader(split, SamplingConfig(), augment, config, **settings)  # type: ignore
+
+
+def evaluate(split: Split, config: LoaderConfig, **changes: object) -> dict[int, torch.Tensor]:
+    settings = {"batch_size": 2, "crop_size": 64, "resize_short": 80, **changes}
+    loader = EvalLoader(split, SamplingConfig(), config, **settings)  # type: ignore[arg-type]
+    found = {}
+    for batch in loader:
+        for row in np.flatnonzero(batch.valid):
+            assert batch.labels[row] == split.samples["label"][batch.ids[row]]
+            assert int(batch.ids[row]) not in found
+            found[int(batch.ids[row])] = batch.clips[row].clone()
+    loader.close()
+    return found
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "vp9"])
+@pytest.mark.parametrize("views", [{}, {"clips": 8, "crops": 3}, {"clips": 4, "crops": 1}])
+def test_evaluation_is_that_of_the_default_reader(split_of, codec, views):
+    split = split_of(codec)
+    expected = evaluate(split, PLAIN, **views)
+    found = evaluate(split, STREAM, **views)
+    assert set(found) == set(expected) == set(range(len(split)))
+    for sample, clips in expected.items():
+        assert (found[sample] == clips).all(), sample
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_evaluation_covers_every_video_once(split_of, world, batch_size):
+    split = split_of("mjpeg")
+    ids: list[int] = []
+    for rank in range(world):
+        ids += evaluate(split, STREAM, rank=rank, world=world, batch_size=batch_size)
+    assert sorted(ids) == list(range(len(split)))
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "vp9"])
+def test_training_pixels_come_from_the_right_video(split_of, codec):
+    """A centre crop is the same region for every draw: each frame must be one of its video's."""
+    split = split_of(codec)
+    augment = AugmentConfig(size=48, short_sides=(48, 48), kind="centre", flip=0.0)
+    loader = train(split, augment=augment)
+    for batch in loader.epoch(0):
+        assert batch.clips.shape == (2, 4, 4, 48, 48, 3)
+        for row, sample in enumerate(batch.ids):
+            assert batch.labels[row] == split.samples["label"][sample]
+            known = whole_video(split, int(sample))
+            shown = batch.clips[row].reshape(16, 48, 48, 3).float()
+            error = (shown[:, None] - known[None]).abs().mean(dim=(2, 3, 4))
+            # The square comes by again and again, so several frames may look the same: there must
+            # be an ascending choice of them, spread over the video.
+            at = -1
+            for row_error in error:
+                matches = (row_error < 2).nonzero().flatten()
+                matches = matches[matches >= at]
+                assert len(matches)
+                at = int(matches[0])
+            assert (error[-1, (len(known) - 1) // 2 :] < 2).any()
+    loader.close()
+
+
+def whole_video(split: Split, sample: int) -> torch.Tensor:
+    """Every frame of the stored file (N, 48, 48, 3), by PyAV and plain interpolation."""
+    row = split.samples[sample]
+    with open(split.tar_path(sample), "rb") as file:
+        file.seek(int(row["offset"]))
+        data = file.read(int(row["size"]))
+    with av.open(io.BytesIO(data)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    images = torch.from_numpy(np.stack(frames)).float()
+    side = min(images.shape[1:3])
+    y, x = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
+    square = images[:, y : y + side, x : x + side].permute(0, 3, 1, 2)
+    return torch.nn.functional.interpolate(square, (48, 48), mode="bilinear").permute(0, 2, 3, 1)
+
+
+def epoch(loader: TrainLoader, number: int = 0, **where: object) -> list:
+    return [(b.ids.tolist(), b.clips.clone(), b.state) for b in loader.epoch(number, **where)]  # type: ignore
+
+
+def test_an_epoch_is_repeatable_and_unlike_the_next(split):
+    loader = train(split, batch_size=4)
+    first, again, other = epoch(loader), epoch(loader), epoch(loader, 1)
+    assert [ids for ids, *_ in first] == [ids for ids, *_ in again]
+    assert all((a[1] == b[1]).all() for a, b in zip(first, again, strict=True))
+    assert [ids for ids, *_ in first] != [ids for ids, *_ in other]
+    seen = [video for ids, *_ in first for video in ids]
+    assert len(set(seen)) == len(seen) == 24
+    loader.close()
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+def test_resume_in_mid_epoch(split, with_state):
+    loader = train(split, batch_size=4)
+    whole = epoch(loader, 2)
+    for done in (1, 3, 5):
+        state = whole[done - 1][2] if with_state else None
+        rest = epoch(loader, 2, start=4 * done, state=state)
+        assert [ids for ids, *_ in rest] == [ids for ids, *_ in whole[done:]]
+        assert all((a[1] == b[1]).all() for a, b in zip(rest, whole[done:], strict=True))
+    loader.close()
+
+
+def test_ranks_share_an_epoch(split):
+    loaders = [train(split, rank=rank, world=3) for rank in range(3)]
+    seen = [video for loader in loaders for ids, *_ in epoch(loader) for video in ids]
+    assert len(seen) == len(set(seen)) == 24
+    for loader in loaders:
+        loader.close()
+
+
+def test_one_box_and_one_flip_per_video(split):
+    """Whatever is drawn, identical frames stay identical: the one-frame video shows it."""
+    short = int(np.argmin(split.samples["num_frames"]))
+    loader = train(split, batch_size=1)
+    views = []
+    for number in range(6):
+        for ids, clips, _ in epoch(loader, number):
+            if ids == [short]:
+                views.append(clips[0].reshape(16, 48, 48, 3))
+    assert len(views) >= 5
+    assert all((view == view[:1]).all() for view in views)
+    assert len({view.numpy().tobytes() for view in views}) == len(views)
+    loader.close()
+
+
+@pytest.mark.parametrize(
+    ("sampling", "augment"),
+    [
+        ({"mode": "dense"}, {}),
+        ({}, {"kind": "multi_scale"}),
+        ({}, {"repeats": 2}),
+        ({}, {"flip_classes": "skip_directional"}),
+    ],
+)
+def test_what_the_graph_cannot_do_is_refused(split, sampling, augment):
+    with pytest.raises(LoaderError, match=r"loader\.reader"):
+        TrainLoader(
+            split, SamplingConfig(**sampling), AugmentConfig(**augment), STREAM, seed=0,
+            batch_size=2,
+        )  # fmt: skip
+
+
+def test_h264_needs_a_gpu(split_of):
+    with pytest.raises(LoaderError, match="cannot decode h264 on a CPU"):
+        train(split_of("h264"))
