@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from dsanet.errors import ModelError
 from dsanet.recognizer import Recognizer
 
 
-def fold_batch_norms(model: nn.Module) -> nn.Module:
+def fold_batch_norms(model: Recognizer) -> Recognizer:
     """A copy in eval mode whose batch norms are folded into the layers before them.
 
     For inference only. Logits agree to rounding; the copy has no batch norm left, DSA's included.
@@ -49,19 +50,34 @@ def _fold(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     layer.bias = nn.Parameter(bias)
 
 
-def export_program(
-    model: Recognizer, *, segments: int = 4, frames: int = 4, size: int = 224
-) -> torch.export.ExportedProgram:
-    """``torch.export`` a network for uint8 clips (batch, U, T, size, size, 3), the batch dynamic.
+@dataclass(frozen=True)
+class ClipShape:
+    """U, T and the side in pixels that an exported network is fixed to."""
+
+    segments: int = 4
+    frames: int = 4
+    size: int = 224
+
+    def of(self, batch: int) -> tuple[int, ...]:
+        """Shape of a clip tensor (B, U, T, H, W, 3)."""
+        return (batch, self.segments, self.frames, self.size, self.size, 3)
+
+
+def export_program(model: Recognizer, shape: ClipShape) -> torch.export.ExportedProgram:
+    """``torch.export`` a network in eval mode for uint8 clips (batch, U, T, H, W, 3).
+
+    The batch is dynamic, the rest is fixed.
 
     Raises:
-        ModelError: a U that the network cannot take.
+        ModelError: a U that the network cannot take, or a clip of no size.
     """
-    if model.segments not in (None, segments):
-        raise ModelError(f"this network mixes {model.segments} snippets, not {segments}")
+    if model.segments not in (None, shape.segments):
+        raise ModelError(f"this network mixes {model.segments} snippets, not {shape.segments}")
+    if min(shape.segments, shape.frames) < 1 or shape.size < 32:
+        raise ModelError(f"{shape} holds no snippet, no frame, or less than 32 pixels")
     device = next(model.parameters()).device
-    example = torch.zeros((2, segments, frames, size, size, 3), dtype=torch.uint8, device=device)
-    dynamic = {"clips": {0: torch.export.Dim("batch", min=1, max=1024)}}
+    example = torch.zeros(shape.of(2), dtype=torch.uint8, device=device)
+    dynamic = {"clips": {0: torch.export.Dim("batch", min=1)}}
     return torch.export.export(model.eval(), (example,), dynamic_shapes=dynamic)
 
 

@@ -197,10 +197,13 @@ def _read(path: Path) -> Any:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without the prefixes of DDP and torch.compile."""
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+    """The state dict inside a checkpoint, without the prefixes of DDP and torch.compile.
+
+    Of a run that kept averaged weights those are taken, as evaluation does.
+    """
+    if isinstance(content, dict):
+        inner = (content.get(key) for key in ("average", "state_dict", "model"))
+        content = next((found for found in inner if isinstance(found, dict)), content)
     tensors = isinstance(content, dict) and content
     if not tensors or not all(isinstance(v, Tensor) for v in content.values()):
         raise ModelError(f"{path}: holds no state_dict (a mapping of names to tensors)")
