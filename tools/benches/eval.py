@@ -1,0 +1,82 @@
+"""Evaluation with 8 clips x 3 crops from shards, and what the network alone would take."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+import dsanet
+from benches.common import Report
+from benches.shardset import describe, lengthen, shard_set
+from dsanet.engine import execution
+from dsanet.engine.distributed import pick_device
+from dsanet.engine.views import Scorer
+from pipelines import EvalLoader, LoaderConfig, SamplingConfig
+from shards import open_split
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="shard set (default: drawn Kinetics-like clips)")
+    parser.add_argument("--model", help="default: dsa_i3d_r50 on a GPU, dsa_i3d_r18 on a CPU")
+    parser.add_argument("--width", type=int, help="of the stem (default: 64 on a GPU, 8 on a CPU)")
+    parser.add_argument("--size", type=int, help="of a crop (default: 256 on a GPU, 112 on a CPU)")
+    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--crops", type=int, default=3, choices=(1, 3))
+    parser.add_argument("--batch", type=int, help="videos (default: 8 on a GPU, 1 on a CPU)")
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--batches", type=int, help="of a block (default: 10 on a GPU, 4 on a CPU)")
+
+
+def build(args: argparse.Namespace, device: torch.device) -> Scorer:
+    """The network in evaluation mode with its way of averaging views."""
+    on_gpu = device.type == "cuda"
+    name = args.model or ("dsa_i3d_r50" if on_gpu else "dsa_i3d_r18")
+    width = args.width or (64 if on_gpu else 8)
+    model = dsanet.build_model(name, num_classes=400, segments=4, width=width).to(device).eval()
+    network = execution.compiled(model, None, device, print)
+    precision = execution.pick_precision("auto", device)
+    return Scorer(network, model.segments, precision, device)
+
+
+def run(args: argparse.Namespace, report: Report) -> None:
+    device = pick_device("auto", 0)
+    on_gpu = device.type == "cuda"
+    batch, batches = args.batch or (8 if on_gpu else 1), args.batches or (10 if on_gpu else 4)
+    size = args.size or (256 if on_gpu else 112)
+    scorer = build(args, device)
+    with shard_set(args.data) as data:
+        split = open_split(data, "val")
+        lengthen(split, batch * (batches + 2) * (args.blocks + 1))
+        loader = EvalLoader(
+            split, SamplingConfig(), LoaderConfig(), batch_size=batch, clips=args.clips,
+            crops=args.crops, crop_size=size, resize_short=size, device=str(device),
+        )  # fmt: skip
+        report.add(case="setting", data=describe(data), batch=batch, size=size)
+        stream = iter(loader)
+        first = next(stream)
+        clips = first.clips.clone()
+        seconds: dict[str, list[float]] = {"network alone": [], "from shards": []}
+        scorer(clips)
+        for _ in range(args.blocks):
+            start = time.perf_counter()
+            for _ in range(batches):
+                scorer(clips)  # returns scores on the CPU, so it waits for the device
+            seconds["network alone"].append((time.perf_counter() - start) / batches)
+            next(stream)  # of the queue that filled meanwhile
+            start = time.perf_counter()
+            for _ in range(batches):
+                scorer(next(stream).clips)
+            seconds["from shards"].append((time.perf_counter() - start) / batches)
+        loader.close()
+    views = args.clips * args.crops
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        report.add(
+            case=name, videos_per_second=batch / median, views_per_second=views * batch / median
+        )
+    pairs = zip(seconds["network alone"], seconds["from shards"], strict=True)
+    report.add(case="shards / network", ratio=statistics.median(a / b for a, b in pairs))
