@@ -41,7 +41,7 @@ class World:
         """Host and device of this process."""
         if self.device.type != "cuda":
             return f"{socket.gethostname()} cpu ({len(os.sched_getaffinity(0))} cores)"
-        return f"{socket.gethostname()} {self.device} {torch.cuda.get_device_name(self.device)}"
+        return f"{socket.gethostname()} {torch.cuda.get_device_name(self.device)}"
 
     def barrier(self) -> None:
         """Wait for all processes."""

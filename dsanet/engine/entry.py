@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.distributed as dist
 
 from dsanet import ModelError
 from dsanet.engine.config import parse_train
@@ -36,8 +37,20 @@ def guarded(main: Callable[[], int]) -> int:
         return _complain("the GPU's memory is full: lower --batch.per_gpu (in eval.py --batch)", 1)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
+    except RuntimeError as error:
+        if not _peer_is_gone(error):
+            raise
+        return _complain("another process of this run has ended: its own error says why", 1)
     disconnect()
     return code
+
+
+def _peer_is_gone(error: RuntimeError) -> bool:
+    """Whether a collective failed because a process that took part in it is no more."""
+    if not dist.is_initialized():
+        return False
+    told = str(error)
+    return isinstance(error, dist.DistBackendError) or "gloo" in told or "by peer" in told
 
 
 def _complain(message: str, code: int) -> int:

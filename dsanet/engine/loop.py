@@ -281,6 +281,7 @@ class Loop:
             "samples": t.samples,
             "epoch": epochs,
             "seconds": times.wall,
+            "start_seconds": times.start,
             "wait_share": times.share,
             "verdict": times.verdict(),
         }

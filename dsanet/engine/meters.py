@@ -26,6 +26,7 @@ class Times:
         stall: idle for want of data: on a GPU the gap between two pieces of its work, on a CPU the
             time blocked in the loader.
         stages: seconds the loader spent by stage (in its own threads, so they may overlap).
+        start: waits for the first batch after a pause, which are no part of `wall` and `stall`.
         steps: number of steps.
         videos: number of videos, over all processes.
     """
@@ -33,6 +34,7 @@ class Times:
     wall: float = 0.0
     stall: float = 0.0
     stages: Counter[str] = field(default_factory=Counter)
+    start: float = 0.0
     steps: int = 0
     videos: int = 0
 
@@ -40,6 +42,7 @@ class Times:
         """Take in the steps of another."""
         self.wall += other.wall
         self.stall += other.stall
+        self.start += other.start
         self.stages.update(other.stages)
         self.steps += other.steps
         self.videos += other.videos
@@ -90,6 +93,7 @@ class StepMeter:
         self._blocked = 0.0
         self._stages: Counter[str] = Counter()
         self._start = time.perf_counter()
+        self._first = True
 
     def fetch(self, batches: Iterator[Batch]) -> Batch:
         """The next batch; its arrival is what the meter clocks."""
@@ -113,12 +117,14 @@ class StepMeter:
     def restart(self) -> None:
         """Forget the time since the last step: it went into validation or saving."""
         self._start = time.perf_counter()
+        self._first = True
 
     def finish(self, videos: int) -> PendingTimes:
         """End the step; its times can be read once the device has done it."""
         now = time.perf_counter()
-        times = Times(now - self._start, self._blocked, self._stages, 1, videos)
-        pending = PendingTimes(times, self._gaps)
+        times = Times(now - self._start, self._blocked, self._stages, 0.0, 1, videos)
+        pending = PendingTimes(times, self._gaps, self._first)
+        self._first = False
         self._start, self._blocked, self._stages, self._gaps = now, 0.0, Counter(), []
         return pending
 
@@ -129,9 +135,13 @@ class PendingTimes:
 
     times: Times
     gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]]
+    first: bool = False
 
     def read(self) -> Times:
         """The times; the device must have passed the step."""
         if self.gaps:
             self.times.stall = sum(a.elapsed_time(b) for a, b in self.gaps) / 1000
+        if self.first:
+            times = self.times
+            times.start, times.wall, times.stall = times.stall, times.wall - times.stall, 0.0
         return self.times

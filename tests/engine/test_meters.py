@@ -52,6 +52,10 @@ def test_the_meter_clocks_the_wait_and_not_the_work(busy: float) -> None:
 
     meter, batches = StepMeter(torch.device("cpu")), slow_batches()
     meter.fetch(batches)
+    first = meter.finish(videos=4).read()
+    assert first.stall == 0
+    assert 0.02 <= first.start < 0.045
+    meter.fetch(batches)
     time.sleep(busy)
     found = meter.finish(videos=4).read()
     assert 0.02 <= found.stall < 0.045
