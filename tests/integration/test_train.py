@@ -132,6 +132,18 @@ def test_a_run_changes_its_world_size_in_mid_epoch(
     np.testing.assert_allclose([s[2:] for s in one], [s[2:] for s in other], rtol=1e-3)
 
 
+def test_the_end_of_another_process_is_told_in_one_line(
+    small_shards: Path, tiny: Path, tmp_path: Path, start: Start
+) -> None:
+    both = start(*train(small_shards, tiny, tmp_path / "run"), processes=2)
+    wait_for_steps(tmp_path / "run", 2, both[0])
+    both[1].kill()
+    done = finish(both[:1])
+    assert done.returncode == 1
+    assert "another process of this run has ended" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     small_shards: Path, tiny: Path, trained: Path, tmp_path: Path
 ) -> None:
