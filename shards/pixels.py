@@ -155,6 +155,7 @@ class Normaliser:
             self.geometry = geometry(seen, self.short_side, self.codec)
         self.looks.append(seen)
         graph = Graph()
+        graph.threads = 1  # a worker is one core's work
         nodes = [graph.add("buffer", _buffer_arguments(seen))]
         for step in _steps(seen, self.geometry, self.codec):
             name, _, arguments = step.partition("=")
