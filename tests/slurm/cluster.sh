@@ -87,7 +87,7 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-KillWait=5
+KillWait=2
 ReturnToService=2
 SlurmdTimeout=10
 MinJobAge=3600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -83,18 +84,22 @@ def undisturbed(options: tuple[object, ...], tmp_path_factory: pytest.TempPathFa
     return run
 
 
-@pytest.fixture
-def train(
-    cluster: lab.Cluster, options: tuple[object, ...], tmp_path: Path
-) -> Callable[..., lab.Job]:
-    """Submits slurm/k400.sh: train(nodes, tasks, *options of sbatch, extra=options of train.py)."""
+@pytest.fixture(scope="session")
+def submit(cluster: lab.Cluster, options: tuple[object, ...]) -> Callable[..., lab.Job]:
+    """Queues slurm/k400.sh: submit(folder, nodes, tasks, *options of sbatch, extra=train.py's)."""
 
-    def submit(
-        nodes: int, tasks: int, *sbatch: object, extra: tuple[object, ...] = lab.SHORT
+    def queue(
+        folder: Path, nodes: int, tasks: int, *sbatch: object, extra: tuple[object, ...] = lab.SHORT
     ) -> lab.Job:
-        log, run = tmp_path / "log", tmp_path / "run"
+        log, run = folder / "log", folder / "run"
         words = (*lab.layout(nodes, tasks), f"--output={log}", *sbatch, "slurm/k400.sh")
         job = cluster.run("sbatch", "--parsable", *words, "--out", run, *options, *extra)
         return lab.Job(cluster, job.strip(), lab.Run(run), log)
 
-    return submit
+    return queue
+
+
+@pytest.fixture
+def train(submit: Callable[..., lab.Job], tmp_path: Path) -> Callable[..., lab.Job]:
+    """The same with the test's own folder."""
+    return functools.partial(submit, tmp_path)
