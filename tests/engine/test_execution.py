@@ -1,0 +1,124 @@
+"""Precision, compilation and processes: what is chosen where."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dsanet.engine import UsageError
+from dsanet.engine.distributed import World, _launched, _rendezvous, pick_device
+from dsanet.engine.execution import build_scaler, compiled, missing_compiler, pick_precision
+
+CPU = torch.device("cpu")
+
+
+def test_precision_follows_the_device() -> None:
+    assert pick_precision("auto", CPU) == "fp32"
+    assert pick_precision("bf16", CPU) == "bf16"
+    with pytest.raises(UsageError, match="needs a GPU"):
+        pick_precision("fp16", CPU)
+
+
+def test_without_a_compiler_the_network_stays_as_it_is_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    assert missing_compiler(CPU) == "g++"
+    said: list[str] = []
+    model = nn.Linear(2, 2)
+    assert compiled(model, True, CPU, said.append) is model
+    assert "UNCOMPILED" in said[0]
+    assert "apt-get install g++" in said[0]
+
+
+def test_compilation_is_for_gpus_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(2, 2)
+    assert compiled(model, None, CPU, pytest.fail) is model
+    assert compiled(model, False, CPU, pytest.fail) is model
+    # What it is kept in is told before the long wait.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/kept-here")
+    said: list[str] = []
+    assert compiled(model, True, CPU, said.append) is not model
+    assert "/tmp/kept-here" in said[0]
+
+
+def test_the_scaler_skips_a_step_whose_gradient_is_no_number() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = build_scaler("fp32", CPU)
+    for factor, moves in ((1.0, True), (float("nan"), False), (float("inf"), False)):
+        before = model.weight.detach().clone()
+        loss = (model(torch.ones(1, 2)) * factor).sum()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert torch.equal(before, model.weight) != moves
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No launcher around the process."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("SLURM_") or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            monkeypatch.delenv(name)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def setenv(patch: pytest.MonkeyPatch, **values: object) -> None:
+    for name, value in values.items():
+        patch.setenv(name, str(value))
+
+
+def test_who_this_process_is(bare: pytest.MonkeyPatch) -> None:
+    assert _launched() == (0, 1, 0)
+    # A batch script without srun: the job has tasks, but this process is none of them.
+    setenv(bare, SLURM_NTASKS=8, SLURM_PROCID=0, SLURM_JOB_ID=7)
+    assert _launched() == (0, 1, 0)
+    setenv(bare, SLURM_STEP_NUM_TASKS=8, SLURM_PROCID=5, SLURM_LOCALID=1)
+    assert _launched() == (5, 8, 1)
+    # torchrun within srun counts, not the one task that started it.
+    setenv(bare, RANK=3, WORLD_SIZE=4, LOCAL_RANK=3)
+    assert _launched() == (3, 4, 3)
+
+
+def test_where_the_processes_meet(bare: pytest.MonkeyPatch) -> None:
+    import os
+
+    setenv(bare, SLURM_STEP_NUM_NODES=2)
+    with pytest.raises(UsageError, match="MASTER_ADDR is not set"):
+        _rendezvous(4)
+    setenv(bare, SLURM_STEP_NUM_NODES=1, SLURM_JOB_ID=60001)
+    _rendezvous(4)
+    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("127.0.0.1", "20001")
+
+
+@pytest.mark.parametrize(("visible", "local", "index"), [(8, 3, 3), (1, 3, 0), (1, 0, 0)])
+def test_the_device_is_chosen_by_what_is_visible(
+    visible: int, local: int, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    assert pick_device("auto", local) == torch.device("cuda", index)
+    assert pick_device("cpu", local) == CPU
+
+
+def test_more_tasks_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(UsageError, match="one task per GPU"):
+        pick_device("auto", 4)
+
+
+def test_texts_of_one_process() -> None:
+    world = World()
+    assert world.gather_text("här") == ["här"]
+    assert world.main

@@ -1,0 +1,88 @@
+"""tools/predict.py and the check before a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards import Source
+from tests.integration.scripts import eval_here, records, run_script, train_here
+
+
+def test_predictions_are_those_of_the_evaluation(
+    small_shards: Path, small_videos: list[Source], trained: Path, tmp_path: Path
+) -> None:
+    videos = [source.path for source in small_videos[20:]]
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(videos[0].read_bytes()[:500])
+    words = ("--checkpoint", trained, "--top", 4, "--json", tmp_path / "found.json")
+    done = run_script("tools/predict.py", *words, *videos, broken)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert f"error: {broken}" in done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert eval_here("--data", small_shards, "--checkpoint", trained, "--out", tmp_path / "e") == 0
+    table = np.load(tmp_path / "e" / "scores.npz")
+    scores = np.exp(table["scores"]) / np.exp(table["scores"]).sum(1, keepdims=True)
+    names = {name: index for index, name in enumerate(("left", "right", "up", "down"))}
+    shares = np.zeros((8, 4))
+    for row, entry in enumerate(found[:8]):
+        for name, share in entry["classes"]:
+            shares[row, names[name]] = share
+    # The split shuffles its videos, so rows are compared as a set.
+    np.testing.assert_allclose(np.sort(shares, 0), np.sort(scores, 0), atol=2e-3)
+
+
+def test_a_missing_file_is_one_line(trained: Path) -> None:
+    done = run_script("tools/predict.py", "--checkpoint", trained, "nowhere.mp4")
+    assert done.returncode == 1
+    assert done.stderr == "error: no video file nowhere.mp4\n"
+
+
+def words(shards: Path, tiny: Path, out: Path) -> tuple[object, ...]:
+    return ("--data", shards, "--config", tiny, "--out", out)
+
+
+def test_a_tar_that_was_cut_short_is_found_before_the_run(
+    small_shards: Path, tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_shards, tmp_path / "shards")
+    [tar] = (tmp_path / "shards" / "val").glob("*.tar")
+    tar.write_bytes(tar.read_bytes()[:-1000])
+    assert train_here(*words(tmp_path / "shards", tiny, tmp_path / "run")) == 1
+    assert str(tar) in capfd.readouterr().err
+    assert not records(tmp_path / "run")
+
+
+def test_a_full_disk_is_found_before_the_run(
+    small_shards: Path, tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert train_here(*words(small_shards, tiny, tmp_path / "run")) == 1
+    assert "its checkpoints need" in capfd.readouterr().err
+
+
+def test_the_check_leaves_no_trace_in_the_run(
+    small_shards: Path, tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    more = ("--runtime.preflight", "false")
+    assert train_here(*words(small_shards, tiny, tmp_path / "run"), *more) == 0
+    losses = [[r["loss"] for r in records(run)] for run in (trained, tmp_path / "run")]
+    # The number of threads in this process may differ, so not to the bit.
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_the_modern_options_train_and_are_evaluated_with_averaged_weights(
+    small_shards: Path, tiny: Path, tmp_path: Path
+) -> None:
+    more = ("--optim.ema", 0.9, "--optim.decay_norm_and_bias", "false", "--loss.mixup", 0.2)
+    more += ("--loss.label_smoothing", 0.1, "--runtime.precision", "bf16")
+    assert train_here(*words(small_shards, tiny, tmp_path / "run"), *more) == 0
+    assert len(records(tmp_path / "run")) == 10
+    out = ("--out", tmp_path / "eval", "--precision", "fp32")
+    assert eval_here("--data", small_shards, "--checkpoint", tmp_path / "run", *out) == 0
