@@ -20,14 +20,15 @@ from dsanet.engine.errors import UsageError
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_precision(wanted: str, device: torch.device) -> str:
+def pick_precision(wanted: str, device: torch.device, *, training: bool = False) -> str:
     """`auto` is bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.
 
     Raises:
-        UsageError: for fp16 on a CPU.
+        UsageError: for fp16 on a CPU, and for training in bf16 there: oneDNN's gradients of 3-D
+            convolutions in bf16 are at times not finite (seen with torch 2.13 on Zen 4).
     """
-    if wanted == "fp16" and device.type == "cpu":
-        raise UsageError("--runtime.precision fp16 needs a GPU; take fp32 or bf16 on a CPU")
+    if device.type == "cpu" and (wanted == "fp16" or (wanted == "bf16" and training)):
+        raise UsageError(f"precision {wanted} needs a GPU: take fp32 on a CPU")
     if wanted != "auto":
         return wanted
     if device.type == "cpu":

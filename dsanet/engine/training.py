@@ -182,7 +182,7 @@ def assemble(config: TrainConfig, world: World, console: Console, signals: Signa
     train, val = open_splits(config)
     layout = plan_steps(config, world.size, len(train))
     folder = RunFolder(config.out, config.checkpoint.keep)
-    precision = execution.pick_precision(config.runtime.precision, world.device)
+    precision = execution.pick_precision(config.runtime.precision, world.device, training=True)
     execution.configure(config.runtime, world.device)
     model = build_network(config, len(train.classes))
     _initialise(model, config, console)

@@ -18,6 +18,8 @@ def test_precision_follows_the_device() -> None:
     assert pick_precision("bf16", CPU) == "bf16"
     with pytest.raises(UsageError, match="needs a GPU"):
         pick_precision("fp16", CPU)
+    with pytest.raises(UsageError, match="needs a GPU"):
+        pick_precision("bf16", CPU, training=True)
 
 
 def test_without_a_compiler_the_network_stays_as_it_is_and_that_is_said(

@@ -81,8 +81,8 @@ def test_the_modern_options_train_and_are_evaluated_with_averaged_weights(
     small_shards: Path, tiny: Path, tmp_path: Path
 ) -> None:
     more = ("--optim.ema", 0.9, "--optim.decay_norm_and_bias", "false", "--loss.mixup", 0.2)
-    more += ("--loss.label_smoothing", 0.1, "--runtime.precision", "bf16")
+    more += ("--loss.label_smoothing", 0.1)
     assert train_here(*words(small_shards, tiny, tmp_path / "run"), *more) == 0
     assert len(records(tmp_path / "run")) == 10
-    out = ("--out", tmp_path / "eval", "--precision", "fp32")
+    out = ("--out", tmp_path / "eval", "--precision", "bf16")
     assert eval_here("--data", small_shards, "--checkpoint", tmp_path / "run", *out) == 0
