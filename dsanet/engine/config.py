@@ -140,7 +140,17 @@ class TrainConfig:
 
 
 # What a run may not change once it has begun: its steps would no longer be those of one run.
-FIXED = ("model", "network", "sampling", "augment", "seed", "split", "batch.videos")
+FIXED = (
+    "model",
+    "network",
+    "sampling",
+    "augment",
+    "seed",
+    "split",
+    "batch.videos",
+    "loader.order",
+    "loader.reader",
+)
 
 
 def recipes() -> list[str]:
