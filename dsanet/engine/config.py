@@ -139,20 +139,6 @@ class TrainConfig:
     log: LogConfig = field(default_factory=LogConfig)
 
 
-# What a run may not change once it has begun: its steps would no longer be those of one run.
-FIXED = (
-    "model",
-    "network",
-    "sampling",
-    "augment",
-    "seed",
-    "split",
-    "batch.videos",
-    "loader.order",
-    "loader.reader",
-)
-
-
 def recipes() -> list[str]:
     """Names of the recipes that come with the project."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -274,29 +260,3 @@ def load_saved(path: Path) -> TrainConfig:
     if not path.is_file():
         raise UsageError(f"{path.parent} is no run folder: it has no {path.name}")
     return parse_train([f"--config={path}"])
-
-
-def _at(content: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        content = content[part]
-    return content
-
-
-def check_same_run(saved: TrainConfig, wanted: TrainConfig) -> None:
-    """Refuse to continue a run as another one.
-
-    Raises:
-        UsageError: naming the first key that differs.
-    """
-    old, new = plain(saved), plain(wanted)
-    for key in FIXED:
-        before, now = _at(old, key), _at(new, key)
-        if before == now:
-            continue
-        if isinstance(before, dict):
-            part = next(k for k in now if before.get(k) != now[k])
-            key, before, now = f"{key}.{part}", before.get(part), now[part]
-        raise UsageError(
-            f"{wanted.out} was begun with {key} = {before}, now it is {now}: continue it as it "
-            "was, or give another --out"
-        )

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from dsanet import ModelError
 from dsanet.engine.config import parse_train
 from dsanet.engine.console import Console
+from dsanet.engine.continuation import open_folder, restore
 from dsanet.engine.distributed import connect, disconnect
 from dsanet.engine.errors import EngineError
 from dsanet.engine.evaluate import out_folder, parse_eval, run_evaluation
@@ -20,7 +21,7 @@ from dsanet.engine.loop import Loop
 from dsanet.engine.preflight import preflight
 from dsanet.engine.record import RunFolder, versions
 from dsanet.engine.signals import Signals, Stop, requeue
-from dsanet.engine.training import Training, assemble, open_folder
+from dsanet.engine.training import Training, assemble
 from pipelines import LoaderError
 from shards import ShardError
 
@@ -68,6 +69,7 @@ def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     with Console(RunFolder(config.out).log, title=title, speak=world.main) as console:
         training = assemble(config, world, console, signals)
         try:
+            restore(training)
             for line in introduction(training, processes):
                 console.say(line)
             if config.runtime.preflight:

@@ -7,7 +7,6 @@ import faulthandler
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,39 +18,13 @@ from dsanet.engine.checkpoint import CheckpointFolder
 from dsanet.engine.errors import NonFiniteError
 from dsanet.engine.execution import autocast
 from dsanet.engine.loss import correct, cross_entropy, mix
-from dsanet.engine.meters import PendingTimes, StepMeter, Times
+from dsanet.engine.meters import StepMeter, Times
 from dsanet.engine.monitor import GpuMonitor
 from dsanet.engine.optim import peak_rate, schedule_factor, set_rate
+from dsanet.engine.records import STATS, Pending, Window, epoch_record, train_record
 from dsanet.engine.signals import Stop
 from dsanet.engine.training import Training
 from pipelines import Batch
-
-# What the processes tell each other at each step, summed: the mean loss, videos recognised,
-# samples replaced, and how many of them were asked to be requeued, to end, or are due to save.
-STATS = ("loss", "correct", "replaced", "requeue", "end", "save")
-
-
-@dataclass
-class Pending:
-    """A step whose results the device may still be computing."""
-
-    step: int
-    samples: int
-    rate: float
-    stats: Tensor
-    norm: Tensor
-    ready: torch.cuda.Event | None
-    times: PendingTimes
-    ids: np.ndarray
-
-
-@dataclass
-class Window:
-    """Steps since the last record."""
-
-    loss: float = 0.0
-    correct: float = 0.0
-    times: Times = field(default_factory=Times)
 
 
 @contextlib.contextmanager
@@ -78,6 +51,7 @@ class Loop:
         self.window = Window()
         self.epoch_times = Times()
         self.pending: Pending | None = None
+        self.latest: tuple[Pending, float] | None = None
         self.stop = Stop.NO
         self.save_wanted = False
 
@@ -114,8 +88,9 @@ class Loop:
                 self.save_wanted = False
                 self.meter.restart()
             if self.stop:
+                self.settle()
                 return self.stop
-        self.review()
+        self.settle()
         return Stop.NO
 
     def train_step(self, batches: Iterator[Batch]) -> None:
@@ -210,13 +185,23 @@ class Loop:
         self.window.loss += loss
         self.window.correct += stats["correct"]
         self.window.times.add(times)
+        self.latest = (step, norm)
         if t.config.log.ids or step.step % t.config.log.every == 0:
-            self.record(step, norm)
+            self.record()
 
-    def record(self, step: Pending, norm: float) -> None:
+    def settle(self) -> None:
+        """Read what is pending and record what has not been, at the end of an epoch or run."""
+        self.review()
+        if self.window.times.steps:
+            self.record()
+
+    def record(self) -> None:
         """Write the window's means to metrics.jsonl and the screen."""
         t, window = self.t, self.window
-        record = self.describe(step, window, norm)
+        assert self.latest is not None
+        step, norm = self.latest
+        record = train_record(step, window, norm, t.layout)
+        record |= {"replaced": t.replaced, **self.monitor.read()}
         if t.config.log.ids:
             record["ids"] = self.global_ids(step.ids)
         self.emit(record)
@@ -232,32 +217,6 @@ class Loop:
         if t.board is not None:
             t.board.add(record)
 
-    def describe(self, step: Pending, window: Window, norm: float) -> dict[str, Any]:
-        """A record of the kind `train`."""
-        t, times = self.t, window.times
-        done = step.samples + t.layout.videos
-        speed = times.videos / times.wall
-        return {
-            "kind": "train",
-            "samples": done,
-            "step": step.step,
-            "epoch": done / t.layout.samples_per_epoch,
-            "epochs": t.layout.epochs,
-            "loss": window.loss / times.steps,
-            "top1": window.correct / times.videos,
-            "lr": step.rate,
-            "grad_norm": norm,
-            "videos_per_second": speed,
-            "step_ms": 1000 * times.wall / times.steps,
-            "wait_ms": 1000 * times.stall / times.steps,
-            "wait_share": times.share,
-            "wait_stage": times.culprit,
-            "wait_by_stage_ms": {k: 1000 * v / times.steps for k, v in times.stages.items()},
-            "replaced": t.replaced,
-            "eta_s": (t.layout.total - done) / speed,
-            **self.monitor.read(),
-        }
-
     def global_ids(self, ids: np.ndarray) -> list[int]:
         """Sample ids of the step over all processes, in the order of the epoch's plan."""
         parts = [part.reshape(-1) for part in self.t.world.gather(ids)]
@@ -268,24 +227,10 @@ class Loop:
         t = self.t
         score = self.validate(epochs)
         if self.epoch_times.steps:
-            self.note(epochs)
+            self.emit(epoch_record(t.samples, epochs, self.epoch_times))
         self.epoch_times = Times()
         t.validated = epochs
         t.save(score)
-
-    def note(self, epochs: int) -> None:
-        """Record of the kind `epoch`."""
-        t, times = self.t, self.epoch_times
-        record = {
-            "kind": "epoch",
-            "samples": t.samples,
-            "epoch": epochs,
-            "seconds": times.wall,
-            "start_seconds": times.start,
-            "wait_share": times.share,
-            "verdict": times.verdict(),
-        }
-        self.emit(record)
 
     def validate(self, epochs: int) -> float | None:
         """Score the validation split when it is due; the deciding metric."""

@@ -88,7 +88,8 @@ def requeue(cap: int) -> str:
         job = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
     restarts = int(env.get("SLURM_RESTART_COUNT", 0))
     if restarts >= cap:
-        return f"job {job} was restarted {restarts} times already: not requeued (--max_requeues)"
+        told = f"job {job} was restarted {restarts} times already"
+        return f"{told}: not requeued (--runtime.max_requeues)"
     command = ["scontrol", "requeue", job]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

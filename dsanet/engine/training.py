@@ -14,11 +14,11 @@ from torch import nn
 import dsanet
 from dsanet.engine import execution
 from dsanet.engine.board import Board
-from dsanet.engine.checkpoint import find_checkpoint, load_checkpoint
-from dsanet.engine.config import TrainConfig, check_same_run, load_saved, plain
+from dsanet.engine.checkpoint import find_checkpoint
+from dsanet.engine.config import TrainConfig, plain
 from dsanet.engine.console import Console
 from dsanet.engine.distributed import World
-from dsanet.engine.errors import EngineError, UsageError
+from dsanet.engine.errors import UsageError
 from dsanet.engine.layout import Layout, plan_steps
 from dsanet.engine.optim import WeightAverage, build_optimizer
 from dsanet.engine.record import RunFolder, versions
@@ -174,7 +174,7 @@ def _initialise(model: nn.Module, config: TrainConfig, console: Console) -> None
 
 
 def assemble(config: TrainConfig, world: World, console: Console, signals: Signals) -> Training:
-    """Build every part of a run and continue it if it has a checkpoint.
+    """Build every part of a run, at its beginning.
 
     Raises:
         EngineError, ModelError, ShardError, LoaderError: for what the user can mend.
@@ -202,7 +202,6 @@ def assemble(config: TrainConfig, world: World, console: Console, signals: Signa
         training.board = Board(folder.path / "tensorboard")
     if val is not None:
         training.validator = Validator(config, world, val, precision, console)
-    restore(training)
     return training
 
 
@@ -221,72 +220,3 @@ def _train_loader(
         device=str(world.device),
         quarantine=folder.quarantine,
     )
-
-
-def open_folder(config: TrainConfig, world: World, processes: list[str]) -> None:
-    """Create the run folder, or check that it is this run's, and note the start.
-
-    Raises:
-        UsageError: when the folder holds another run.
-    """
-    folder = RunFolder(config.out)
-    if folder.config.is_file() and folder.checkpoints.names():
-        check_same_run(load_saved(folder.config), config)
-    world.barrier()
-    if world.main:
-        folder.prepare(config, processes)
-
-
-def restore(training: Training) -> None:
-    """Continue from the newest sound checkpoint, if there is one.
-
-    Raises:
-        EngineError: when the checkpoint belongs to other data or another network.
-    """
-    config, folder = training.config, training.folder
-    state = folder.checkpoints.newest(training.console.say, mend=training.world.main)
-    if state is None and config.resume:
-        state = load_checkpoint(Path(config.resume))
-    if state is None:
-        return
-    _check_data(state, training)
-    load_weights_into(training.model, state["model"], config.out)
-    if training.average and state["average"]:
-        training.average.model.load_state_dict(state["average"])
-    training.optimizer.load_state_dict(state["optimizer"])
-    training.scaler.load_state_dict(state["scaler"])
-    training.samples, training.validated = state["samples"], state["validated"]
-    if training.world.main:
-        folder.cut(training.samples, training.validated)
-        if names := folder.checkpoints.names():  # a kill may have come before the mark
-            folder.checkpoints.offer_best(names[-1], state["score"])
-    training.console.say(
-        f"continuing after step {training.step} (epoch {training.epoch:.2f}), "
-        f"{training.samples} videos"
-    )
-
-
-def _check_data(state: dict[str, Any], training: Training) -> None:
-    videos, classes = len(training.split), list(training.split.classes)
-    if state["videos"] != videos or state["classes"] != classes:
-        raise EngineError(
-            f"{training.config.out} was trained on {state['videos']} videos of "
-            f"{len(state['classes'])} classes, {training.config.data} has {videos} of "
-            f"{len(classes)}: give it the same shards, or another --out"
-        )
-
-
-def load_weights_into(model: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
-    """Load a state dict that must fit exactly.
-
-    Raises:
-        EngineError: when it belongs to another architecture, naming the first difference.
-    """
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise EngineError(
-            f"the checkpoint of {source} belongs to another network than {type(model).__name__} "
-            f"as configured: {lines[0] if lines else error}"
-        ) from error

@@ -21,11 +21,12 @@ from benches.common import Report
 from benches.shardset import describe, lengthen, shard_set
 from dsanet.engine.config import parse_train
 from dsanet.engine.console import Console
+from dsanet.engine.continuation import open_folder
 from dsanet.engine.distributed import World, pick_device
 from dsanet.engine.loop import Loop
 from dsanet.engine.meters import Times
 from dsanet.engine.signals import Signals
-from dsanet.engine.training import Training, assemble, open_folder
+from dsanet.engine.training import Training, assemble
 from pipelines import Batch
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,124 @@
+"""Continuing a run: the same one, on the same data, from its newest sound checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dsanet.engine.checkpoint import load_checkpoint
+from dsanet.engine.config import TrainConfig, load_saved, plain
+from dsanet.engine.distributed import World
+from dsanet.engine.errors import EngineError, UsageError
+from dsanet.engine.record import RunFolder
+from dsanet.engine.training import Training
+
+# What a run may not change once it has begun: its steps would no longer be those of one run.
+FIXED = (
+    "model",
+    "network",
+    "sampling",
+    "augment",
+    "seed",
+    "split",
+    "batch.videos",
+    "loader.order",
+    "loader.reader",
+)
+
+
+def _at(content: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        content = content[part]
+    return content
+
+
+def check_same_run(saved: TrainConfig, wanted: TrainConfig) -> None:
+    """Refuse to continue a run as another one.
+
+    Raises:
+        UsageError: naming the first key that differs.
+    """
+    old, new = plain(saved), plain(wanted)
+    for key in FIXED:
+        before, now = _at(old, key), _at(new, key)
+        if before == now:
+            continue
+        if isinstance(before, dict):
+            part = next(k for k in now if before.get(k) != now[k])
+            key, before, now = f"{key}.{part}", before.get(part), now[part]
+        raise UsageError(
+            f"{wanted.out} was begun with {key} = {before}, now it is {now}: continue it as it "
+            "was, or give another --out"
+        )
+
+
+def open_folder(config: TrainConfig, world: World, processes: list[str]) -> None:
+    """Create the run folder, or check that it is this run's, and note the start.
+
+    Raises:
+        UsageError: when the folder holds another run.
+    """
+    folder = RunFolder(config.out)
+    if folder.config.is_file() and folder.checkpoints.names():
+        check_same_run(load_saved(folder.config), config)
+    world.barrier()
+    if world.main:
+        folder.prepare(config, processes)
+
+
+def restore(training: Training) -> None:
+    """Continue from the newest sound checkpoint, if there is one.
+
+    Raises:
+        EngineError: when the checkpoint belongs to other data or another network.
+    """
+    config, folder = training.config, training.folder
+    state = folder.checkpoints.newest(training.console.say, mend=training.world.main)
+    if state is None and config.resume:
+        state = load_checkpoint(Path(config.resume))
+    if state is None:
+        return
+    _check_data(state, training)
+    load_weights_into(training.model, state["model"], config.out)
+    if training.average and state["average"]:
+        training.average.model.load_state_dict(state["average"])
+    training.optimizer.load_state_dict(state["optimizer"])
+    training.scaler.load_state_dict(state["scaler"])
+    training.samples, training.validated = state["samples"], state["validated"]
+    if training.world.main:
+        folder.cut(training.samples, training.validated)
+        if names := folder.checkpoints.names():  # a kill may have come before the mark
+            folder.checkpoints.offer_best(names[-1], state["score"])
+    training.console.say(
+        f"continuing after step {training.step} (epoch {training.epoch:.2f}), "
+        f"{training.samples} videos"
+    )
+
+
+def _check_data(state: dict[str, Any], training: Training) -> None:
+    videos, classes = len(training.split), list(training.split.classes)
+    if state["videos"] != videos or state["classes"] != classes:
+        raise EngineError(
+            f"{training.config.out} was trained on {state['videos']} videos of "
+            f"{len(state['classes'])} classes, {training.config.data} has {videos} of "
+            f"{len(classes)}: give it the same shards, or another --out"
+        )
+
+
+def load_weights_into(model: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Load a state dict that must fit exactly.
+
+    Raises:
+        EngineError: when it belongs to another architecture, naming the first difference.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise EngineError(
+            f"the checkpoint of {source} belongs to another network than {type(model).__name__} "
+            f"as configured: {lines[0] if lines else error}"
+        ) from error
