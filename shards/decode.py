@@ -11,7 +11,7 @@ import av
 
 from shards.errors import BadVideo
 from shards.pixels import MAX_PIXELS
-from shards.probe import Probe, open_video, why
+from shards.probe import Probe, listening, open_video, why
 
 STRICT = {
     "err_detect": "crccheck+bitstream+buffer+explode",
@@ -62,13 +62,15 @@ class Decoder:
                 if packet.is_corrupt:
                     self.fault = self.fault or "an incomplete packet"
                     return
-                with av.logging.Capture() as logs:
+                with listening() as messages:
                     frames = packet.decode()
-                mended = next((m for _, _, m in logs if MENDED.search(m)), "")
+                mended = next((text for _, _, text in messages if MENDED.search(text)), "")
+                if mended:  # the mended picture may come out only with a later packet
+                    self.fault = f"frame {self.decoded}: {mended.strip()}"
+                    return
                 for frame in frames:
-                    if frame.is_corrupt or mended:
-                        text = mended.strip() or "FFmpeg marks it as corrupt"
-                        self.fault = f"frame {self.decoded}: {text}"
+                    if frame.is_corrupt:
+                        self.fault = f"frame {self.decoded}: FFmpeg marks it as corrupt"
                         return
                     self.decoded += 1
                     yield frame

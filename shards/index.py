@@ -43,6 +43,13 @@ ARRAYS = {
 }
 
 
+def _fits(found: np.dtype, wanted: np.dtype) -> bool:
+    """Whether an array can be read as wanted: further fields do not disturb."""
+    if found.names is None or wanted.names is None:
+        return found == wanted
+    return all(name in found.names and found[name] == wanted[name] for name in wanted.names)
+
+
 class Split:
     """One split of a shard set, opened for reading; arrays are memory-mapped and read-only."""
 
@@ -71,7 +78,7 @@ class Split:
             if path.stat().st_size and rows == 0:
                 return np.empty(0, ARRAYS[name])
             raise ShardError(f"{path} is damaged ({error}): {remedy}") from None
-        if array.dtype != ARRAYS[name] or (rows is not None and len(array) != rows):
+        if not _fits(array.dtype, ARRAYS[name]) or (rows is not None and len(array) != rows):
             raise ShardError(f"{path} does not fit the manifest: {remedy}")
         return array
 

@@ -60,6 +60,20 @@ def why(error: Exception) -> str:
 
 
 @contextmanager
+def listening() -> Iterator[list[tuple[int, str, str]]]:
+    """FFmpeg's messages of this thread, as (level, name, text): PyAV is deaf to them otherwise."""
+    level, repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.INFO)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as messages:
+            yield messages
+    finally:
+        av.logging.set_skip_repeated(repeated)
+        av.logging.set_level(level)
+
+
+@contextmanager
 def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its video stream, one decoding thread.
 
@@ -68,7 +82,8 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     _check_file(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        with listening():
+            container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from benches.synthetic import probe_index, synthetic_split
+
 
 @pytest.mark.parametrize(
     ("videos", "frames"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import av
 import numpy as np
@@ -152,3 +154,15 @@ def test_a_refused_source_leaves_a_hole_and_moves_nothing(split):
     counts = (split.root / "train" / "classes.csv").read_text().splitlines()
     assert counts[0] == "label,class,listed,found,missing,broken,deferred"
     assert counts[1] == "0,a,4,3,1,0,0"
+
+
+def test_the_reader_of_the_format_page_works(split):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    scope: dict = {}
+    exec(code.replace("SHARDS/train", str(split.root / "train")), scope)
+    for i in range(len(split)):
+        row, data = split.samples[i], split.tar_path(i).read_bytes()
+        where = split.frames[row["first_frame"] + 2]
+        start = row["offset"] + where["offset"]
+        assert scope["jpeg"](i, 2) == data[start : start + where["size"]]
