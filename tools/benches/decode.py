@@ -1,0 +1,200 @@
+"""Decode strategies, codecs, threads and batch sizes beside the peers, in one run.
+
+Every contestant takes the same U x T frames and the same boxes of the same videos and gives
+cropped uint8 224 x 224 in torch. Peers run as trainers run them: a torch DataLoader with as many
+worker processes as there are cores, and the same fast resize as ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benches.clips import cores, extract, jpeg_folders, make_shards, make_videos
+from benches.common import Report, alternate
+from benches.peers import READERS, PeerVideos, dali_files
+from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
+from pipelines.plan import TrainPlanner
+from shards import Split
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `bench.py decode`."""
+    parser.add_argument("--videos", type=int, default=8, help="distinct clips of 10 s")
+    parser.add_argument("--copies", type=int, default=8, help="of each: one block decodes all")
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--batch", type=int, nargs="+", default=[16])
+    parser.add_argument("--threads", type=int, nargs="+", default=[0], help="0: all cores")
+    parser.add_argument("--frames", type=int, default=4, help="T; U is 4")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--folder", type=Path, help="keep the files here (default: a scratch one)")
+    parser.add_argument("--plot", type=Path, help="write a bar chart here (PNG)")
+    parser.add_argument("--only", default="", help="contestants whose name holds this")
+
+
+def run(args: argparse.Namespace, report: Report) -> None:
+    """Measure and report."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.folder or Path(scratch)
+        videos = make_videos(folder / "videos", args.videos)
+        contest = _Contest(args, folder, videos)
+        contest.ours()
+        contest.peers()
+        _measure(contest, args, report)
+        contest.close()
+    if args.plot:
+        plot(report, args.plot)
+
+
+class _Contest:
+    """The contestants: name -> a call that decodes every video once; stored bytes per video."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path, videos: list[Path]) -> None:
+        self.args, self.folder, self.videos = args, folder, videos
+        self.calls: dict[str, Callable[[], None]] = {}
+        self.stored: dict[str, float] = {}
+        self.absent: list[str] = []
+        self._loaders: list[TrainLoader] = []
+        self.sampling = SamplingConfig(frames=args.frames)
+        self.mjpeg = make_shards(folder, videos, "mjpeg", args.copies)
+
+    def add(self, name: str, call: Callable[[], None], stored: float) -> None:
+        if self.args.only in name:
+            self.calls[name], self.stored[name] = call, stored
+
+    def ours(self) -> None:
+        """Every strategy that this machine can run."""
+        gpu = self.args.device != "cpu"
+        short = {"gop": 8}
+        h264 = make_shards(self.folder, self.videos, "h264", self.args.copies, **short)
+        vp9 = make_shards(self.folder, self.videos, "vp9", self.args.copies, **short)
+        for batch, threads in itertools.product(self.args.batch, self.args.threads):
+            tag = f"batch {batch}, {threads or cores()} threads"
+            self._ours(f"ours: JPEG frames, {tag}", self.mjpeg, batch, threads=threads)
+            self._ours(
+                f"ours: JPEG frames, DALI resize, {tag}", self.mjpeg, batch, threads=threads,
+                resize="dali",
+            )  # fmt: skip
+            if gpu:
+                self._ours(
+                    f"ours: JPEG frames decoded on the CPU, {tag}", self.mjpeg, batch,
+                    threads=threads, decode_on="cpu",
+                )  # fmt: skip
+            decode = "video" if gpu else "pyav"
+            self._ours(f"ours: h264 GOP 8, {decode}, {tag}", h264, batch, threads=threads)
+            self._ours(f"ours: vp9 GOP 8, DALI video, {tag}", vp9, batch, threads=threads)
+        batch, threads = self.args.batch[0], self.args.threads[0]
+        self._ours("ours: mjpeg, DALI video", self.mjpeg, batch, threads=threads, decode="video")
+        self._ours("ours: mjpeg, reader webdataset", self.mjpeg, batch, threads=threads,
+                   reader="webdataset")  # fmt: skip
+        if not gpu:
+            self.absent.append("ours: JPEG frames on a GPU (no GPU here)")
+
+    def _ours(self, name: str, split: Split, batch: int, **settings: Any) -> None:
+        loader = TrainLoader(
+            split, self.sampling, AugmentConfig(), LoaderConfig(read_threads=4, **settings),
+            seed=0, batch_size=batch, device=self.args.device,
+        )  # fmt: skip
+        self._loaders.append(loader)
+        epochs = itertools.count()
+
+        def call() -> None:
+            for batch in loader.epoch(next(epochs)):
+                assert batch.clips.shape[-2] == 224
+            if self.args.device != "cpu":
+                torch.cuda.synchronize()
+
+        self.add(name, call, float(split.samples["size"].mean()))
+
+    def peers(self) -> None:
+        """Other decoders on the original files and on short-GOP ones, and folders of JPEGs."""
+        planner = TrainPlanner(self.mjpeg, self.sampling, AugmentConfig(), seed=0)
+        keys = [self.mjpeg.key(sample) for sample in range(len(self.mjpeg))]
+        plan = planner.plan(0, np.arange(len(keys)), np.zeros(len(keys), int))
+        originals = [self.folder / "videos" / f"{key.rsplit('-', 1)[0]}.mp4" for key in keys]
+        gop = make_shards(self.folder, self.videos, "h264", 1, gop=8)
+        paths = extract(gop, self.folder / "gop8")
+        by_key = {path.stem.rsplit("-", 1)[0]: path for path in paths}
+        short = [by_key[key.rsplit("-", 1)[0]] for key in keys]
+        folders = jpeg_folders(self.mjpeg, self.folder / "jpegs")
+        for reader, (module, _) in READERS.items():
+            sets = [("original H.264", originals), ("H.264 GOP 8", short)]
+            if module == "PIL":
+                sets = [("folder of JPEGs", folders)]
+            for label, items in sets:
+                self._peer(f"{reader}, {label}", reader, module, items, plan)
+        stored = float(np.mean([sum(p.stat().st_size for p in paths) for paths in folders]))
+        call = dali_files(folders, plan, self.args)
+        self.add("DALI readers.file, folder of JPEGs", call, stored)
+
+    def _peer(self, name: str, reader: str, module: str, items: list[Any], plan: Any) -> None:
+        try:
+            importlib.import_module(module)
+        except (ImportError, OSError, RuntimeError) as error:
+            self.absent.append(f"{name}: {module} not usable ({type(error).__name__})")
+            return
+        data = PeerVideos(reader, items, plan)
+        loader = torch.utils.data.DataLoader(
+            data, batch_size=self.args.batch[0], num_workers=cores(), persistent_workers=True
+        )
+
+        def call() -> None:
+            for clips in loader:
+                assert clips.shape[-2] == 224
+
+        sizes = [
+            sum(p.stat().st_size for p in item) if isinstance(item, list) else item.stat().st_size
+            for item in items
+        ]
+        self.add(name, call, float(np.mean(sizes)))
+
+    def close(self) -> None:
+        for loader in self._loaders:
+            loader.close()
+
+
+def _measure(contest: _Contest, args: argparse.Namespace, report: Report) -> None:
+    count = len(contest.mjpeg)
+    timings = alternate(contest.calls, blocks=args.blocks, calls=1)
+    ranked = sorted(timings, key=lambda name: timings[name].median)
+    for name in ranked:
+        batch = next((b for b in args.batch if f"batch {b}," in name), args.batch[0])
+        # Training drops the tail of an epoch.
+        videos = count // batch * batch if name.startswith("ours") else count
+        report.add(
+            contestant=name,
+            videos_per_s=videos / timings[name].median,
+            spread=timings[name].spread,
+            stored_kb=contest.stored[name] / 1e3,
+        )
+    for name in contest.absent:
+        report.add(contestant=name, videos_per_s=None, spread=None, stored_kb=None)
+
+
+def plot(report: Report, path: Path) -> None:
+    """Bars of videos/s, ours and the peers' in two colours."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [row for row in report.rows if row["videos_per_s"]][::-1]
+    figure, axes = pyplot.subplots(figsize=(9, 0.35 * len(rows) + 1.2))
+    colours = ["#1f77b4" if row["contestant"].startswith("ours") else "#999999" for row in rows]
+    bars = axes.barh(
+        [row["contestant"] for row in rows], [row["videos_per_s"] for row in rows], color=colours
+    )
+    axes.bar_label(bars, fmt="%.0f", padding=3)
+    cores_used = report.environment["cores"]
+    axes.set_xlabel(f"videos/s, {cores_used} cores, 4 snippets of frames each, 224 x 224")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)

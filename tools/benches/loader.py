@@ -1,0 +1,219 @@
+"""The loader alone, stage by stage, and what it costs a training loop beside it."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benches.clips import cores, make_shards, make_videos
+from benches.common import Report
+from pipelines import AugmentConfig, LoaderConfig, OrderConfig, SamplingConfig, TrainLoader
+from pipelines.decode import Decoder
+from shards import Split, open_split
+
+STAGES = ("plan", "read", "decode", "augment", "handover")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `bench.py loader`."""
+    parser.add_argument("--data", type=Path, help="a shard set (default: made from real clips)")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=0, help="decoding threads, 0 for all cores")
+    parser.add_argument("--read-threads", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=4, help="T; U is 4")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--order", choices=("random", "blocked", "local"), default="random")
+    parser.add_argument("--reader", choices=("frames", "webdataset"), default="frames")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
+    parser.add_argument("--cold", action="store_true", help="drop the tars from the page cache")
+
+
+def run(args: argparse.Namespace, report: Report) -> None:
+    """Measure and report."""
+    with tempfile.TemporaryDirectory() as folder:
+        split = _split(args, Path(folder))
+        with _Making(split, args) as loader:
+            _whole(loader, args, report)
+        if args.reader == "frames":
+            with _Making(split, args) as loader:
+                _stages(loader, args, report)
+        _beside_training(split, args, report)
+
+
+def _split(args: argparse.Namespace, folder: Path) -> Split:
+    if args.data is not None:
+        return open_split(args.data, args.split)
+    return make_shards(folder, make_videos(folder / "videos", 8), "mjpeg", copies=8)
+
+
+class _Making:
+    """A loader for the length of a `with`."""
+
+    def __init__(self, split: Split, args: argparse.Namespace, **changes: Any) -> None:
+        settings = {"threads": args.threads, "read_threads": args.read_threads,
+                    "order": OrderConfig(args.order), "reader": args.reader} | changes  # fmt: skip
+        self.loader = TrainLoader(
+            split, SamplingConfig(frames=args.frames), AugmentConfig(size=args.size),
+            LoaderConfig(**settings), seed=0, batch_size=min(args.batch, len(split)),
+            device=args.device,
+        )  # fmt: skip
+
+    def __enter__(self) -> TrainLoader:
+        return self.loader
+
+    def __exit__(self, *_: object) -> None:
+        self.loader.close()
+
+
+def _epochs(loader: TrainLoader, seconds: float) -> Any:
+    """Batches for about so many seconds."""
+    end, epoch = time.perf_counter() + seconds, 1
+    while time.perf_counter() < end:
+        for batch in loader.epoch(epoch):
+            yield batch
+            if time.perf_counter() >= end:
+                return
+        epoch += 1
+
+
+def _whole(loader: TrainLoader, args: argparse.Namespace, report: Report) -> None:
+    for _ in loader.epoch(0):
+        pass
+    if args.cold:
+        _drop_cache(loader.split)
+    meter = loader.source.meter
+    bytes_before, reads_before = meter.bytes, meter.reads
+    seconds: dict[str, float] = defaultdict(float)
+    videos, start, cpu = 0, time.perf_counter(), time.process_time()
+    for batch in _epochs(loader, args.seconds):
+        videos += len(batch.ids)
+        for stage, spent in batch.wait.items():
+            seconds[stage] += spent
+    if args.device != "cpu":
+        torch.cuda.synchronize()
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    stored = loader.split.samples["size"].mean()
+    per_video = (meter.bytes - bytes_before) / videos
+    frames = loader.sampling.segments * loader.sampling.frames
+    rows = [
+        ("videos", videos / wall, "per s"),
+        ("frames", videos * frames / wall, "per s"),
+        ("processor time", 1e3 * cpu / videos, "ms per video"),
+        ("videos if every core were free", cores() * videos / cpu, "per s"),
+        ("bytes read", per_video / 1e3 if per_video else None, "kB per video"),
+        ("bytes read of those stored", 100 * per_video / stored if per_video else None, "%"),
+        ("reads", (meter.reads - reads_before) / videos, "per video"),
+        ("resident set, highest", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB"),
+    ]
+    rows += [
+        (f"held up by {stage}", 1e3 * seconds[stage] / videos, "ms per video")
+        for stage in (*STAGES, "starved", "wait")
+    ]
+    for what, value, unit in rows:
+        report.add(what=what, value=value, unit=unit)
+
+
+def _drop_cache(split: Split) -> None:
+    import os
+
+    for path in split.tars:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def _stages(loader: TrainLoader, args: argparse.Namespace, report: Report) -> None:
+    """Each stage alone: wall and CPU milliseconds per video."""
+    spec = loader._spec
+    decoder = Decoder(spec, loader._frames)
+    per_step = loader.batch_size
+    spent: dict[str, list[float]] = {stage: [0.0, 0.0] for stage in STAGES}
+    videos, end, epoch = 0, time.perf_counter() + args.seconds, 0
+
+    def timed(stage: str, function: Any, *given: Any) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = function(*given)
+        spent[stage][0] += time.perf_counter() - wall
+        spent[stage][1] += time.process_time() - cpu
+        return result
+
+    while time.perf_counter() < end:
+        order, epoch = loader.order(epoch), epoch + 1
+        for first in range(0, len(order) - per_step + 1, per_step):
+            ids = order[first : first + per_step]
+            plan = timed("plan", loader.planner.plan, epoch, ids, np.zeros(per_step, int))
+            loaded = timed("read", loader._load, plan)
+            decoder.submit(loaded.encoded)
+            outputs = timed("decode", decoder.collect)
+            stage = "augment" if decoder.resizes_here else "handover"
+            timed(stage, decoder.tensor, outputs)
+            videos += per_step
+    decoder.close()
+    for stage, (wall, cpu) in spent.items():
+        report.add(what=f"{stage} alone", value=1e3 * wall / videos, unit="ms per video")
+        report.add(what=f"{stage}, processor", value=1e3 * cpu / videos, unit="ms per video")
+
+
+def _beside_training(split: Split, args: argparse.Namespace, report: Report) -> None:
+    """Training steps of a small network of many small layers, with and without the loader.
+
+    Its step is nearly all Python and kernel launching, the worst neighbour for threads that want
+    the interpreter lock. Decoding gets one thread, so that on two cores the steps keep theirs; on
+    one core or a busy machine the difference also holds the lost core.
+    """
+    alone, own = _training_steps(args.seconds)
+    with _Making(split, args, threads=1, read_threads=1) as loader:
+        stop, count = threading.Event(), [0]
+
+        def consume() -> None:
+            epoch = 0
+            while not stop.is_set():
+                for batch in loader.epoch(epoch):
+                    count[0] += len(batch.ids)
+                    if stop.is_set():
+                        return
+                epoch += 1
+
+        thread = threading.Thread(target=consume)
+        thread.start()
+        time.sleep(1.0)
+        before, start = count[0], time.perf_counter()
+        beside, busy = _training_steps(args.seconds)
+        rate = (count[0] - before) / (time.perf_counter() - start)
+        stop.set()
+        thread.join()
+    for what, steps in (("step alone", alone), ("step beside the loader", beside)):
+        report.add(what=what, value=1e3 * statistics.median(steps), unit="ms")
+        report.add(what=f"{what}, 99 %", value=1e3 * float(np.quantile(steps, 0.99)), unit="ms")
+    waits = 100 * ((1 - busy) - (1 - own))
+    report.add(what="step's share spent waiting for lock or core", value=waits, unit="%")
+    report.add(what="loader beside the steps", value=rate, unit="videos per s")
+
+
+def _training_steps(seconds: float) -> tuple[list[float], float]:
+    """Seconds of each step, and the share of the time that this thread was running."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(20) for layer in (torch.nn.Linear(64, 64), torch.nn.ReLU())]
+    network = torch.nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    data, steps = torch.randn(16, 64), []
+    end, ran, begun = time.perf_counter() + seconds, time.thread_time(), time.perf_counter()
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        network(data).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        steps.append(time.perf_counter() - start)
+    return steps, (time.thread_time() - ran) / (time.perf_counter() - begun)

@@ -1,0 +1,146 @@
+"""How other trainers get U x T frames of a video: one function per library."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benches.clips import cores
+from pipelines.decode import resize
+from pipelines.graph import dali
+from pipelines.plan import BatchPlan
+
+SIZE = 224
+
+
+def pyav_linear(path: Path, wanted: np.ndarray) -> np.ndarray:
+    """Decode from the first frame to the last wanted one."""
+    import av
+
+    wants, found = set(wanted.tolist()), {}
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        for number, frame in enumerate(container.decode(video=0)):
+            if number in wants:
+                found[number] = frame.to_ndarray(format="rgb24")
+            if number >= wanted.max():
+                break
+    last = found[max(found)]
+    return np.stack([found.get(number, last) for number in wanted.tolist()])
+
+
+def pyav_seek(path: Path, wanted: np.ndarray) -> np.ndarray:
+    """Seek to the keyframe before each snippet."""
+    import av
+
+    found: dict[int, np.ndarray] = {}
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        ticks = float(1 / (stream.average_rate * stream.time_base))
+        for snippet in wanted.reshape(4, -1):
+            wants = set(snippet.tolist())
+            container.seek(int(snippet[0] * ticks), stream=stream)
+            for frame in container.decode(stream):
+                number = round(frame.pts / ticks)
+                if number in wants:
+                    found[number] = frame.to_ndarray(format="rgb24")
+                if number >= snippet[-1]:
+                    break
+    near = np.array(sorted(found))
+    return np.stack([found[int(near[np.abs(near - n).argmin()])] for n in wanted.tolist()])
+
+
+def decord(path: Path, wanted: np.ndarray) -> np.ndarray:
+    """decord's batched access on one thread."""
+    import decord as library
+
+    reader = library.VideoReader(str(path), num_threads=1)
+    return reader.get_batch(np.minimum(wanted, len(reader) - 1)).asnumpy()
+
+
+def torchcodec(path: Path, wanted: np.ndarray) -> np.ndarray:
+    """torchcodec in its approximate seek mode."""
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(
+        str(path), dimension_order="NHWC", seek_mode="approximate", num_ffmpeg_threads=1
+    )
+    count = decoder.metadata.num_frames or 300
+    return decoder.get_frames_at(np.minimum(wanted, count - 1).tolist()).data.numpy()
+
+
+def pillow(paths: list[Path], wanted: np.ndarray) -> np.ndarray:
+    """One JPEG file per frame, as the released trainer and its relatives keep them."""
+    from PIL import Image
+
+    return np.stack([np.asarray(Image.open(paths[number])) for number in wanted.tolist()])
+
+
+READERS: dict[str, tuple[str, Callable[[Any, np.ndarray], np.ndarray]]] = {
+    "PyAV linear": ("av", pyav_linear),
+    "PyAV seek": ("av", pyav_seek),
+    "decord": ("decord", decord),
+    "torchcodec": ("torchcodec", torchcodec),
+    "PIL": ("PIL", pillow),
+}
+
+
+class PeerVideos(torch.utils.data.Dataset):
+    """Clips (F, 224, 224, 3) uint8 of the plan's frames and boxes."""
+
+    def __init__(self, reader: str, items: list[Any], plan: BatchPlan) -> None:
+        self.reader, self.items, self.plan = reader, items, plan
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        torch.set_num_threads(1)
+        frames = READERS[self.reader][1](self.items[index], self.plan.frames[index])
+        y0, x0, y1, x1 = self.plan.boxes[index, 0].astype(int)
+        clip = torch.empty((len(frames), SIZE, SIZE, 3), dtype=torch.uint8)
+        cut = torch.from_numpy(np.ascontiguousarray(frames[:, y0:y1, x0:x1]))
+        resize(cut.flip(2) if self.plan.flips[index] else cut, clip)
+        return clip
+
+
+def dali_files(
+    folders: list[list[Path]], plan: BatchPlan, args: argparse.Namespace
+) -> Callable[[], None]:
+    """DALI's file reader over extracted frames: the frames of one plan as a list of files."""
+    fn, types, module = dali().fn, dali().types, dali()
+    frames, videos = plan.frames.shape[1], args.batch[0]
+    files = [
+        str(folders[video][number])
+        for video in range(len(folders))
+        for number in plan.frames[video].tolist()
+    ]
+    on_gpu = args.device != "cpu"
+
+    @module.pipeline_def(
+        batch_size=videos * frames,
+        num_threads=args.threads[0] or cores(),
+        device_id=0 if on_gpu else None,
+    )
+    def graph() -> Any:
+        encoded, _ = fn.readers.file(files=files, name="reader")
+        images = fn.decoders.image_random_crop(
+            encoded, device="mixed" if on_gpu else "cpu", output_type=types.RGB
+        )
+        return fn.resize(images, size=[SIZE, SIZE], antialias=False)
+
+    pipeline = graph()
+    pipeline.build()
+
+    def call() -> None:
+        for _ in range(-(-len(files) // (videos * frames))):
+            clips = torch.from_dlpack(pipeline.run()[0].as_tensor())
+            assert clips.shape[-2] == SIZE
+
+    return call
