@@ -53,6 +53,22 @@ def write_video(path: Path, frames: list[np.ndarray], rate: int | Fraction = 25,
     return path
 
 
+def write_long_video(path: Path, frames: list[np.ndarray], times: int) -> Path:
+    """The frames over and over, encoded once."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0", "crf": "18"})
+        stream.height, stream.width = frames[0].shape[:2]
+        pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames]
+        packets = [bytes(p) for f in [*pictures, None] for p in stream.encode(f)]
+        for number, data in enumerate(packets * times):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = number % len(packets) == 0
+            container.mux(packet)
+    return path
+
+
 @dataclass(frozen=True)
 class Packed:
     """One packed sample: its description, its frame table and the bytes of its mp4."""

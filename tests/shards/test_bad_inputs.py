@@ -143,8 +143,8 @@ def build(folder: Path, paths: list[Path], **settings):
 
 
 def test_a_picture_that_would_eat_the_memory_is_refused(tmp_path, good):
-    frames = [np.zeros((6000, 6000, 3), np.uint8)]
-    big = write_video(tmp_path / "big.mkv", frames, codec="ffv1", pix_fmt="yuv444p16le", options={})
+    frames = [np.zeros((6000, 8000, 3), np.uint8)]
+    big = write_video(tmp_path / "big.mkv", frames, codec="ffv1", pix_fmt="yuv444p", options={})
     report = build(tmp_path / "out", [big, good], workers=1, memory_mb=512)
     assert report.ok == 1
     assert [v["kind"] for v in report.refused] == ["memory"]

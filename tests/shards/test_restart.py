@@ -19,7 +19,7 @@ from shards.build import Watcher
 from shards.plan import plan_tars
 from shards.pool import Crew, Pool
 from shards.state import merge, reindex
-from tests.shards.media import moving_squares, write_video
+from tests.shards.media import moving_squares, write_long_video, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ShardSettings(workers=2, tar_samples=2)
@@ -181,8 +181,7 @@ def test_a_worker_that_dies_takes_one_source_with_it(sources, tmp_path, fatal, s
 
 def test_out_of_time_is_tried_again_and_never_a_verdict(sources, tmp_path, unbroken):
     long = tmp_path / "v3.mp4"
-    frames = moving_squares(50, (640, 480)) * 80
-    write_video(long, frames, options={"preset": "ultrafast"})
+    write_long_video(long, moving_squares(25, (640, 480)), 240)
     slow = [replace(s, path=long) if s.key == "v3" else s for s in sources]
     first = build_split(slow, tmp_path, "train", ["x"], replace(SETTINGS, cpu_seconds=1))
     assert first.exit_code == 3
