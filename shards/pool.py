@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,14 +144,16 @@ class Pool:
         hand.heard = time.monotonic()
         if new:
             self._selector.register(hand.process.stdout, selectors.EVENT_READ, hand)
-        hand.process.stdin.write(json.dumps(job).encode() + b"\n")
-        hand.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it died; its stream ends, and `_replace` says so
+            hand.process.stdin.write(json.dumps(job).encode() + b"\n")
+            hand.process.stdin.flush()
 
     def _dismiss(self, hand: Hand) -> None:
         assert hand.process.stdin is not None
         assert hand.process.stdout is not None
         self._selector.unregister(hand.process.stdout)
-        hand.process.stdin.close()
+        with suppress(BrokenPipeError):
+            hand.process.stdin.close()
         hand.process.wait()
         hand.process.stdout.close()
         hand.log.close()

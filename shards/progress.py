@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shards.build import Report, Watcher
+from shards.manifest import read_manifest
+from shards.verify import verify_split
 
 PLAIN_SECONDS = 10.0
 
@@ -93,6 +96,14 @@ class BuildProgress:
             self._bar.stop()
 
 
+def verify_shown(folder: Path, workers: int, console: Console) -> list[str]:
+    """`verify_split`, with a bar of samples read on a terminal. Raises ShardError."""
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        total = read_manifest(folder)["counts"]["samples"]
+        task = bar.add_task(f"verifying {folder.name}", total=total)
+        return verify_split(folder, workers, lambda samples: bar.advance(task, samples))
+
+
 def print_report(report: Report, show: Callable[[str], None], most: int = 20) -> None:
     """Tell what became of the sources: counts, the first refusals, and where the rest is."""
     frames = sum(verdict["frames"] for verdict in report.of("ok"))
@@ -108,6 +119,12 @@ def print_report(report: Report, show: Callable[[str], None], most: int = 20) ->
     if report.of("deferred"):
         show("deferred sources are tried again when the same command is run again")
     if report.complete:
+        manifest = read_manifest(report.folder)
+        listed = sum(manifest["counts"]["sources"].values())
         show(f"verdicts in {report.folder}/sources.jsonl, per class in classes.csv")
+        show(
+            f"effective list: {manifest['counts']['samples']} of {listed} videos, effective.csv, "
+            f"SHA-256 {manifest['effective_sha256']}"
+        )
     else:
         show(f"other tasks have tars to write; then: tools/shard.py merge {report.folder}")

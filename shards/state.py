@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,9 @@ class State:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise ShardError(f"another process is building {self.folder}: wait") from None
+            except OSError as error:
+                text = f"{self.folder}: its file system has no locks ({error.strerror})"
+                warnings.warn(f"{text}; see that no second build runs there", stacklevel=2)
             yield
 
     def _path(self, tar: str) -> Path:

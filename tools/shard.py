@@ -21,10 +21,9 @@ from shards import ShardError, ShardSettings, build_split
 from shards.annotations import DATASETS, read_classes, read_list
 from shards.manifest import find_splits, known_classes
 from shards.plan import parse_task
-from shards.progress import BuildProgress, print_report
+from shards.progress import BuildProgress, print_report, verify_shown
 from shards.settings import CODECS
 from shards.state import merge, reindex
-from shards.verify import verify_split
 
 UPKEEP = {"merge": merge, "reindex": reindex}
 
@@ -79,15 +78,15 @@ def build(args: argparse.Namespace, console: Console) -> int:
     return report.exit_code
 
 
-def upkeep(verb: str, arguments: list[str]) -> int:
+def upkeep(verb: str, arguments: list[str], console: Console) -> int:
     parser = argparse.ArgumentParser(prog=f"shard.py {verb}", description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path, metavar="SHARDS", help="a shard set, or one split of it")
-    parser.add_argument("--workers", type=int, default=2, help="threads of verify")
+    parser.add_argument("--workers", type=int, default=0, help="of verify; default one a core")
     args = parser.parse_args(arguments)
     faults: list[str] = []
     for folder in find_splits(args.path):
         if verb == "verify":
-            found = verify_split(folder, args.workers)
+            found = verify_shown(folder, args.workers or ShardSettings().effective_workers, console)
             faults += found
             print(f"{folder}: {len(found)} faults" if found else f"{folder}: sound")
         else:
@@ -102,7 +101,7 @@ def main() -> int:
     console = Console(stderr=True)
     try:
         if sys.argv[1:] and sys.argv[1] in ("verify", *UPKEEP):
-            return upkeep(sys.argv[1], sys.argv[2:])
+            return upkeep(sys.argv[1], sys.argv[2:], console)
         return build(parse_build(sys.argv[1:]), console)
     except ShardError as error:
         print(f"error: {error}", file=sys.stderr)

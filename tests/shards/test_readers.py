@@ -19,18 +19,29 @@ from shards import ShardSettings, Source, build_split, open_split
 from tests.shards.media import moving_squares, write_video
 
 
-@pytest.fixture(scope="module")
-def split(tmp_path_factory):
-    """Two tars of motion JPEG; one listed video is missing, so that there is a hole."""
+def build(tmp_path_factory, codec: str):
+    """Two tars; one listed video is missing, so that there is a hole."""
     videos, root = tmp_path_factory.mktemp("videos"), tmp_path_factory.mktemp("set")
     sources = []
     for number in range(8):
-        path = write_video(videos / f"v{number}.mp4", moving_squares(9 + number, seed=number))
+        path = write_video(
+            videos / f"v{number}.mp4", moving_squares(9 + number, (192, 144), seed=number)
+        )
         sources.append(Source(path, number % 3, f"v{number}", name=path.name))
     sources.append(Source(videos / "gone.mp4", 0, "gone", name="gone.mp4"))
-    settings = ShardSettings(workers=1, tar_samples=5)
+    settings = ShardSettings(codec=codec, workers=1, tar_samples=5)
     assert build_split(sources, root, "train", ["a", "b", "c"], settings).exit_code == 3
     return open_split(root, "train")
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return build(tmp_path_factory, "mjpeg")
+
+
+@pytest.fixture(scope="module")
+def vp9(tmp_path_factory):
+    return build(tmp_path_factory, "vp9")
 
 
 # The webdataset package leaves its files to the garbage collector.
@@ -70,10 +81,12 @@ def test_webdataset_decodes_labels_and_tables_by_extension(split):
 
 
 @pytest.mark.parametrize("index", [True, False], ids=["with idx", "without idx"])
-def test_dali_reads_and_decodes_every_sample(split, index):
+@pytest.mark.parametrize("codec", ["split", "vp9"])
+def test_dali_reads_and_decodes_every_sample(request, codec, index):
     pytest.importorskip("nvidia.dali")
     from nvidia.dali import fn, pipeline_def, types
 
+    split = request.getfixturevalue(codec)
     paths = [str(path) for path in split.tars]
     more = {"index_paths": [path[:-3] + "idx" for path in paths]} if index else {}
 
