@@ -230,6 +230,8 @@ def run_evaluation(config: EvalConfig, world: World, console: Console) -> dict[s
     summary = summarise(config, trained, split, table)
     if world.main:
         write_scores(out_folder(config), table, summary)
+    # A launcher ends all processes once one of them has left with a code that is not zero.
+    world.barrier()
     return summary
 
 

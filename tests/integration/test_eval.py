@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsanet.engine.console import Console
+from dsanet.engine.distributed import World
+from dsanet.engine.evaluate import parse_eval, run_evaluation
 from shards import open_split
 from tests.integration.scripts import eval_here, run_script
 
@@ -69,8 +72,9 @@ def test_softmax_average_is_a_distribution(
     np.testing.assert_allclose(scores(tmp_path / "soft")["scores"].sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_video_that_cannot_be_read_is_listed_and_the_code_is_3(
-    small_shards: Path, trained: Path, tmp_path: Path
+    processes: int, small_shards: Path, trained: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(small_shards / "val", tmp_path / "shards" / "val")
     split = open_split(tmp_path / "shards", "val")
@@ -81,7 +85,7 @@ def test_a_video_that_cannot_be_read_is_listed_and_the_code_is_3(
         file.seek(offset)
         file.write(bytes(size))
     words = ("eval.py", "--data", tmp_path / "shards", "--checkpoint", trained)
-    done = run_script(*words, "--out", tmp_path / "out")
+    done = run_script(*words, "--out", tmp_path / "out", processes=processes)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert f"error: 1 videos could not be read and are not scored: {key}" in done.stderr
@@ -89,6 +93,28 @@ def test_a_video_that_cannot_be_read_is_listed_and_the_code_is_3(
     assert metrics["missing"] == [key]
     assert metrics["videos"] == 7
     assert scores(tmp_path / "out")["ids"].tolist() == [0, 1, 2, 4, 5, 6, 7]
+
+
+class Watched(World):
+    """Notes what is there when the processes meet for the last time."""
+
+    seen: list[bool]
+    out: Path
+
+    def barrier(self) -> None:
+        self.seen.append((self.out / "metrics.json").is_file())
+
+
+def test_no_process_leaves_before_the_scores_are_written(
+    small_shards: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first to leave with code 3 has torchrun and srun end the one that writes.
+    monkeypatch.setattr(Watched, "seen", [], raising=False)
+    monkeypatch.setattr(Watched, "out", tmp_path, raising=False)
+    words = ("--data", small_shards, "--checkpoint", trained, "--out", tmp_path)
+    config = parse_eval([*map(str, words), "--clips=2", "--crops=1"])
+    run_evaluation(config, Watched(), Console(speak=False))
+    assert Watched.seen[-1:] == [True]
 
 
 @pytest.mark.parametrize(
