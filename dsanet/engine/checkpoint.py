@@ -7,6 +7,7 @@ under such a name is complete, and a later change of any bit is found when it is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -77,10 +78,21 @@ class CheckpointFolder:
         self.keep = keep
 
     def names(self) -> list[Path]:
-        """All complete checkpoints, oldest first."""
-        if not self.path.is_dir():
-            return []
-        return sorted(p for p in self.path.iterdir() if NAME.fullmatch(p.name))
+        """All complete checkpoints, oldest first; of two of one step, the one saved later last."""
+        return [path for _, _, path in self._listing()]
+
+    def size(self) -> int:
+        """Bytes of all complete checkpoints."""
+        return sum(status.st_size for _, status, _ in self._listing())
+
+    def _listing(self) -> list[tuple[int, os.stat_result, Path]]:
+        found = []
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            # Another process may prune what has just been listed.
+            with contextlib.suppress(FileNotFoundError):
+                if match := NAME.fullmatch(path.name):
+                    found.append((int(match[1]), path.stat(), path))
+        return sorted(found, key=lambda entry: (entry[0], entry[1].st_mtime_ns, entry[2]))
 
     def clean(self) -> None:
         """Remove what a killed writer left behind."""
@@ -109,7 +121,7 @@ class CheckpointFolder:
         path = self.path / f"step-{step:09d}-{_digest(partial)}.pt"
         partial.replace(path)
         _sync_folder(self.path)
-        self._prune()
+        self._prune(path)
         return path
 
     def offer_best(self, path: Path, value: float | None) -> None:
@@ -129,9 +141,9 @@ class CheckpointFolder:
         path = self.path / content["file"]
         return (path, float(content["value"])) if path.is_file() else None
 
-    def _prune(self) -> None:
+    def _prune(self, new: Path) -> None:
         best = self.best()
-        kept = {best[0]} if best else set()
+        kept = {new, best[0]} if best else {new}
         for path in self.names()[: -max(self.keep, 1)]:
             if path not in kept:
                 path.unlink(missing_ok=True)

@@ -89,13 +89,28 @@ def _groups(model: nn.Module, config: OptimConfig) -> Iterator[dict[str, Any]]:
 
 def build_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool) -> torch.optim.SGD:
     """SGD over all trainable parameters; the rate is set at every step by `set_rate`."""
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         list(_groups(model, config)),
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
         fused=fused,
     )
+    zero_momentum(optimizer)
+    return optimizer
+
+
+def zero_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give momentum buffers to the parameters that have none.
+
+    The first step then does what it does without them, 0 + gradient. If that step is skipped for
+    an overflow, fused SGD would otherwise keep buffers of uninitialised memory for the next one.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -76,10 +76,10 @@ def check_disk(t: Training, size: int) -> None:
     Raises:
         EngineError: with the room there is and the room that is needed.
     """
-    # Momentum appears with the first step; while one checkpoint is written the old ones are there.
-    momentum = sum(p.nbytes for p in t.model.parameters()) if not t.samples else 0
-    needed = (size + momentum) * (t.config.checkpoint.keep + 2)
-    free = shutil.disk_usage(t.folder.path).free
+    # While one checkpoint is written the ones to keep and the best one are there; those that are
+    # there already will make room.
+    needed = size * (t.config.checkpoint.keep + 2)
+    free = shutil.disk_usage(t.folder.path).free + t.folder.checkpoints.size()
     if free < needed:
         raise EngineError(
             f"{t.folder.path} has {free / GIB:.2f} GiB free, its checkpoints need "

@@ -103,6 +103,37 @@ def test_the_best_one_is_kept_beside_the_last(tmp_path: Path) -> None:
     assert best[1] == 0.5
 
 
+def test_of_two_checkpoints_of_a_step_the_later_one_counts(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    # Names end in a hash, so their order says nothing about the time.
+    earlier, later = sorted((folder.save(1, state(value)) for value in (10, 11)), reverse=True)
+    expected = load_checkpoint(later)["step"]
+    os.utime(earlier, ns=(1, 1))
+    os.utime(later, ns=(2, 2))
+    assert folder.names() == [earlier, later]
+    found = folder.newest(pytest.fail)
+    assert found is not None
+    assert found["step"] == expected
+
+
+def test_the_checkpoint_just_saved_is_never_pruned(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=1)
+    folder.save(9, state(9))
+    assert folder.save(3, state(3)).is_file()
+
+
+def test_a_checkpoint_that_vanishes_while_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+    gone, kept = folder.save(1, state(1)), folder.save(2, state(2))
+    listed = list(tmp_path.iterdir())
+    gone.unlink()
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(listed))
+    assert folder.names() == [kept]
+    assert folder.size() == kept.stat().st_size
+
+
 def test_a_full_disk_is_an_error_that_keeps_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,45 @@ def test_decay_is_for_kernels_alone_when_norm_and_bias_are_spared() -> None:
     assert [len(g["params"]) for g in everything.param_groups] == [6]
 
 
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, overflow: bool = False) -> None:
+    """One scaled step; on an overflow the scaler of fp16 has the optimiser skip it."""
+    torch.manual_seed(1)
+    model(torch.randn(5, 3)).square().sum().backward()
+    if optimizer.defaults["fused"]:
+        optimizer.grad_scale = None
+        optimizer.found_inf = torch.tensor(float(overflow))
+    if optimizer.defaults["fused"] or not overflow:
+        optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_momentum_that_begins_at_zero_changes_no_bit(fused: bool) -> None:
+    ours, plain = network(), network()
+    settings = {"lr": 0.015, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+    torch_own = torch.optim.SGD(plain.parameters(), fused=fused, **settings)
+    optimizer = build_optimizer(ours, OptimConfig(), fused=fused)
+    for _ in range(3):
+        step(ours, optimizer)
+        step(plain, torch_own)
+    assert all(map(torch.equal, ours.parameters(), plain.parameters()))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_first_step_that_is_skipped_leaves_no_trace(
+    fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the allocator hands out is anything at all.
+    monkeypatch.setattr(torch, "empty_like", lambda t, **kw: torch.full_like(t, 1e9, **kw))
+    skipped, plain = network(), network()
+    optimizers = [build_optimizer(m, OptimConfig(), fused=fused) for m in (skipped, plain)]
+    step(skipped, optimizers[0], overflow=True)
+    plain[1].load_state_dict(skipped[1].state_dict())
+    step(skipped, optimizers[0])
+    step(plain, optimizers[1])
+    assert all(map(torch.equal, skipped.parameters(), plain.parameters()))
+
+
 def test_the_average_is_the_recurrence_of_its_definition() -> None:
     model = network()
     average = WeightAverage(model, decay=0.9)

@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from dsanet.engine import EngineError
+from dsanet.engine.config import load_saved
+from dsanet.engine.preflight import check_disk
+from dsanet.engine.record import RunFolder
+from dsanet.engine.training import Training
 from shards import Source
 from tests.integration.scripts import eval_here, records, run_script, train_here
 
@@ -65,6 +72,21 @@ def test_a_full_disk_is_found_before_the_run(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert train_here(*words(small_shards, tiny, tmp_path / "run")) == 1
     assert "its checkpoints need" in capfd.readouterr().err
+
+
+def test_checkpoints_that_will_make_room_count_as_room(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(trained)
+    size = sum(path.stat().st_size for path in folder.checkpoints.names())
+    run = cast(Training, SimpleNamespace(folder=folder, config=load_saved(folder.config)))
+    needed = 4 * 1_000_000
+    usage = SimpleNamespace(free=needed - size)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    check_disk(run, 1_000_000)
+    usage.free -= 1
+    with pytest.raises(EngineError, match="its checkpoints need"):
+        check_disk(run, 1_000_000)
 
 
 def test_the_check_leaves_no_trace_in_the_run(
