@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from dsanet.engine.checkpoint import load_checkpoint
+from dsanet.engine.checkpoint import find_checkpoint, load_checkpoint
 from dsanet.engine.config import TrainConfig, load_saved, plain
 from dsanet.engine.distributed import World
 from dsanet.engine.errors import EngineError, UsageError
+from dsanet.engine.optim import zero_momentum
 from dsanet.engine.record import RunFolder
 from dsanet.engine.training import Training
 
@@ -24,6 +26,7 @@ FIXED = (
     "seed",
     "split",
     "batch.videos",
+    "optim.decay_norm_and_bias",
     "loader.order",
     "loader.reader",
 )
@@ -78,16 +81,12 @@ def restore(training: Training) -> None:
     config, folder = training.config, training.folder
     state = folder.checkpoints.newest(training.console.say, mend=training.world.main)
     if state is None and config.resume:
-        state = load_checkpoint(Path(config.resume))
+        state = load_checkpoint(find_checkpoint(Path(config.resume), "last"))
+    if state is not None:
+        _take(state, training)
+    _check_agreement(training)
     if state is None:
         return
-    _check_data(state, training)
-    load_weights_into(training.model, state["model"], config.out)
-    if training.average and state["average"]:
-        training.average.model.load_state_dict(state["average"])
-    training.optimizer.load_state_dict(state["optimizer"])
-    training.scaler.load_state_dict(state["scaler"])
-    training.samples, training.validated = state["samples"], state["validated"]
     if training.world.main:
         folder.cut(training.samples, training.validated)
         if names := folder.checkpoints.names():  # a kill may have come before the mark
@@ -96,6 +95,50 @@ def restore(training: Training) -> None:
         f"continuing after step {training.step} (epoch {training.epoch:.2f}), "
         f"{training.samples} videos"
     )
+
+
+def _take(state: dict[str, Any], training: Training) -> None:
+    config = training.config
+    _check_data(state, training)
+    load_weights_into(training.model, state["model"], config.out)
+    if training.average:  # switched on just now, it begins with the weights as they are
+        training.average.model.load_state_dict(state["average"] or state["model"])
+    load_optimizer(training.optimizer, state["optimizer"], config.out)
+    if state.get("precision") == training.precision:  # a scale is good for its precision alone
+        training.scaler.load_state_dict(state["scaler"])
+    training.samples, training.validated = state["samples"], state["validated"]
+
+
+def _check_agreement(training: Training) -> None:
+    """Refuse to go on from different checkpoints, as a folder listed late would have it."""
+    here = np.array([training.samples], np.int64)
+    positions = [int(p[0]) for p in training.world.gather(here)]
+    if len(set(positions)) > 1:
+        told = ", ".join(f"rank {rank} at {at}" for rank, at in enumerate(positions))
+        raise EngineError(
+            f"the processes found different checkpoints in {training.folder.checkpoints.path} "
+            f"(videos trained on: {told}): its file system shows them late, run the same command "
+            "again"
+        )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: str) -> None:
+    """Load momentum; settings such as weight decay stay as they are configured now.
+
+    Raises:
+        EngineError: when the parameters were grouped in another way.
+    """
+    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise EngineError(
+            f"the checkpoint of {source} groups its parameters in another way: continue with the "
+            "same --optim.decay_norm_and_bias"
+        ) from error
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+    zero_momentum(optimizer)
 
 
 def _check_data(state: dict[str, Any], training: Training) -> None:

@@ -95,6 +95,7 @@ class Training:
             "average": self.average.model.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "precision": self.precision,
             "config": plain(self.config),
             "classes": list(self.split.classes),
             "videos": len(self.split),
