@@ -22,6 +22,17 @@ def test_precision_follows_the_device() -> None:
         pick_precision("bf16", CPU, training=True)
 
 
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_that_only_emulates_bf16_takes_fp16(
+    native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert pick_precision("auto", torch.device("cuda")) == expected
+
+
 def test_without_a_compiler_the_network_stays_as_it_is_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
