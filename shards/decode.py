@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Decoder:
             if start:
                 _seek(container, stream, start)
             last = None
-            for frame in self._strict(container, stream):
+            for frame in self._strict(container, stream, 0 if start else self.found.leading):
                 time = frame.time if frame.pts is not None else None
                 if time is None:
                     time = 0.0 if last is None else last + 1 / float(self.found.rate)
@@ -56,9 +57,9 @@ class Decoder:
                 if start is None or time >= start - EPSILON:
                     yield time, frame
 
-    def _strict(self, container: Any, stream: Any) -> Iterator[Any]:
+    def _strict(self, container: Any, stream: Any, skipped: int) -> Iterator[Any]:
         try:
-            for packet in container.demux(stream):
+            for packet in islice(container.demux(stream), skipped, None):
                 if packet.is_corrupt:
                     self.fault = self.fault or "an incomplete packet"
                     return

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Probe:
     duration: float
     declared: int
     damaged: str
+    leading: int = 0  # packets before the first keyframe: cut off from what they build on
 
 
 def _check_file(path: Path) -> None:
@@ -104,31 +105,45 @@ def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _demux(container: Any, stream: Any) -> tuple[list[float], int, float, str]:
-    """Times of the shown packets, number of packets, the last time of any stream, damage."""
-    times: list[float] = []
-    count, last, damage = 0, 0.0, ""
+@dataclass
+class _Contents:
+    """What demultiplexing counts: `last` is the latest time of any stream, in seconds."""
+
+    times: list[float] = field(default_factory=list)
+    count: int = 0
+    last: float = 0.0
+    damage: str = ""
+    first_key: int | None = None
+
+
+def _demux(container: Any, stream: Any) -> _Contents:
+    found = _Contents()
     try:
         for packet in container.demux():
-            if packet.size == 0:
-                continue
-            time = packet.pts if packet.pts is not None else packet.dts
-            seconds = float(time * packet.time_base) if time is not None else None
-            if seconds is not None:
-                length = float((packet.duration or 0) * packet.time_base)
-                last = max(last, seconds + length)
-            if packet.stream_index != stream.index:
-                continue
-            count += 1
-            if packet.is_corrupt and not damage:
-                damage = f"packet {count - 1} is incomplete"
-            if not packet.is_discard and seconds is not None:
-                times.append(seconds)
+            if packet.size:
+                _count(found, packet, packet.stream_index == stream.index)
     except MemoryError:
         raise
     except av.FFmpegError as error:
-        damage = damage or f"after packet {count}: {why(error)}"
-    return sorted(times), count, last, damage
+        found.damage = found.damage or f"after packet {found.count}: {why(error)}"
+    found.times.sort()
+    return found
+
+
+def _count(found: _Contents, packet: Any, of_video: bool) -> None:
+    time = packet.pts if packet.pts is not None else packet.dts
+    seconds = float(time * packet.time_base) if time is not None else None
+    if seconds is not None:
+        found.last = max(found.last, seconds + float((packet.duration or 0) * packet.time_base))
+    if not of_video:
+        return
+    if packet.is_corrupt and not found.damage:
+        found.damage = f"packet {found.count} is incomplete"
+    if packet.is_keyframe and found.first_key is None:
+        found.first_key = found.count
+    if not packet.is_discard and seconds is not None:
+        found.times.append(seconds)
+    found.count += 1
 
 
 def probe(path: Path) -> Probe:
@@ -138,32 +153,32 @@ def probe(path: Path) -> Probe:
     video at all.
     """
     with open_video(path) as (container, stream):
-        times, count, last, damage = _demux(container, stream)
+        found = _demux(container, stream)
         start = (container.start_time or 0) / av.time_base
         duration = (container.duration or 0) / av.time_base
         short_name = container.format.name.split(",")[0]
         declared = stream.frames if short_name in COUNTED else 0
-        if count == 0:
+        if found.count == 0:
             raise BadVideo("truncated" if declared else "no_frames", "no packet of video in it")
-        if not damage:
-            damage = _missing_part(declared, count, start + duration, last)
-        rate = native_rate(times, stream.guessed_rate)
+        damaged = found.damage or _missing_part(declared, found, start + duration)
+        rate = native_rate(found.times, stream.guessed_rate)
         return Probe(
             container=short_name,
             codec=stream.codec_context.name,
-            times=tuple(times),
+            times=tuple(found.times),
             rate=rate,
-            constant=len(times) > 1 and is_constant(times, rate),
-            duration=max(last - (times[0] if times else 0.0), 0.0),
+            constant=len(found.times) > 1 and is_constant(found.times, rate),
+            duration=max(found.last - (found.times[0] if found.times else 0.0), 0.0),
             declared=declared,
-            damaged=damage,
+            damaged=damaged,
+            leading=found.first_key or 0,
         )
 
 
-def _missing_part(declared: int, count: int, end: float, last: float) -> str:
+def _missing_part(declared: int, found: _Contents, end: float) -> str:
     """What the header promises and the file lacks; small misstatements are common and harmless."""
-    if declared - count > max(1, declared // 100):
-        return f"the header counts {declared} frames, {count} are there"
-    if end - last > max(1.0, 0.1 * end):
-        return f"the header says {end:.1f} s, the data ends at {last:.1f} s"
+    if declared - found.count > max(1, declared // 100):
+        return f"the header counts {declared} frames, {found.count} are there"
+    if end - found.last > max(1.0, 0.1 * end):
+        return f"the header says {end:.1f} s, the data ends at {found.last:.1f} s"
     return ""

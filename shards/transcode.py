@@ -123,6 +123,9 @@ class Transcoder:
         assert self.writer is not None
         self.black.end(count)
         self.writer.close()
+        leading = self.origin.found.leading if self.cut[0] is None else 0
+        if leading:
+            notes.append(f"{leading} packets before the first keyframe left out")
         return self._made(notes + self.black.notes())
 
     def _take(self, frame: Any, repeats: int, window: Window) -> None:

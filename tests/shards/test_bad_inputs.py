@@ -14,7 +14,7 @@ import pytest
 
 from shards import ShardSettings, Source, build_split, open_split
 from shards.errors import BadVideo
-from tests.shards.media import moving_squares, pack_one, write_video
+from tests.shards.media import moving_squares, pack_one, psnr, write_video
 from tests.shards.mutations import mutate
 
 
@@ -130,6 +130,23 @@ def test_the_good_part_of_a_damaged_video_may_be_kept(tmp_path):
     assert packed.about["notes"][0].startswith("partial")
     with pytest.raises(BadVideo):
         pack_one(tmp_path, path, keep_partial=95)
+
+
+def test_frames_before_the_first_keyframe_are_left_out(tmp_path):
+    frames = moving_squares(30, (160, 120))
+    path = write_video(tmp_path / "x.mp4", frames, options={"g": "10", "bf": "0", "crf": "12"})
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(path)) as container, av.open(str(cut), "w") as output:
+        copied = output.add_stream_from_template(container.streams.video[0])
+        for number, packet in enumerate(p for p in container.demux(video=0) if p.size):
+            if number >= 4:
+                packet.stream = copied
+                output.mux(packet)
+    packed = pack_one(tmp_path, cut, quality=2)
+    assert packed.about["notes"] == ["6 packets before the first keyframe left out"]
+    stored = packed.rgb()
+    assert len(stored) == 20
+    assert psnr(stored[0], frames[10]) > 30
 
 
 def test_a_video_longer_than_a_sample_may_be_is_refused_with_the_remedy(tmp_path, good):
