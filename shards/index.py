@@ -75,8 +75,6 @@ class Split:
         except FileNotFoundError:
             raise ShardError(f"{path} is missing: {remedy}") from None
         except (OSError, ValueError) as error:
-            if path.stat().st_size and rows == 0:
-                return np.empty(0, ARRAYS[name])
             raise ShardError(f"{path} is damaged ({error}): {remedy}") from None
         if not _fits(array.dtype, ARRAYS[name]) or (rows is not None and len(array) != rows):
             raise ShardError(f"{path} does not fit the manifest: {remedy}")

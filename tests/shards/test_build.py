@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -90,3 +91,19 @@ def test_a_label_outside_the_classes_is_refused(tmp_path):
     source = Source(Path(tmp_path / "x.mp4"), 2, "x")
     with pytest.raises(ShardError, match="label 2"):
         build_split([source], tmp_path, "train", ["one", "two"])
+
+
+def test_unlabelled_videos_make_a_split_without_labels(small_set, tmp_path):
+    sources = [replace(source, label=-1) for source in small_set.sources]
+    build_split(sources, tmp_path, "test", ["one", "two"], ShardSettings(workers=1))
+    split = open_split(tmp_path, "test")
+    assert set(split.samples["label"]) == {-1}
+    assert [split.labels(i) for i in range(3)] == [(), (), ()]
+
+
+def test_several_labels_are_kept_in_order(small_set, tmp_path):
+    source = Source(small_set.sources[0].path, 1, "a", labels=(1, 0))
+    build_split([source], tmp_path, "train", ["one", "two"], ShardSettings(workers=1))
+    split = open_split(tmp_path, "train")
+    assert split.labels(0) == (1, 0)
+    assert split.samples["label"][0] == 1
