@@ -57,6 +57,8 @@ class DSA(nn.Module):
 
         ``frames`` is T of a folded map (default: the module's own); a 5-D map has T in its shape.
         """
+        if x.ndim not in (4, 5):
+            raise ModelError(f"DSA takes 4-D or 5-D maps, not {tuple(x.shape)}")
         frames = (self.frames if frames is None else frames) if x.ndim == 4 else 1
         if x.shape[0] % (self.segments * frames):
             raise ModelError(

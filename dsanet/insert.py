@@ -40,7 +40,8 @@ def insert_dsa(
 
     Raises:
         ModelError: a name that is not there, a module that has a ``dsa`` child or is only a list
-            of others, or an option out of range.
+            of others, or an option out of range; on the first forward pass, an output that is no
+            map or does not divide into videos.
     """
     patterns = [where] if isinstance(where, str) else list(where)
     modules = dict(model.named_modules())
@@ -84,4 +85,6 @@ def _attach(module: nn.Module, dsa: DSA) -> None:
 
 def _mix(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     # A function of this file, not a closure: copies and pickles of the network keep it.
+    if not isinstance(output, Tensor):
+        raise ModelError(f"a {type(module).__name__} gives no tensor that DSA could mix")
     return getattr(module, CHILD)(output)

@@ -131,11 +131,11 @@ def _config(name: str, family: str, options: dict[str, Any]) -> NetworkConfig:
         idle = option not in COMMON | FAMILY_OPTIONS[family]
         if idle and value != getattr(default, option):
             raise ModelError(f"option {option}={value!r} means nothing to {name}; leave it out")
+        kind = type(getattr(default, option))
+        if not isinstance(value, (kind, int) if kind is float else kind) and option != "blocks":
+            raise ModelError(f"option {option}={value!r} must be of type {kind.__name__}")
     config = replace(default, **options)
-    try:
-        _check(config)
-    except TypeError as error:
-        raise ModelError(f"an option has the wrong type: {error} ({options})") from error
+    _check(config)
     return config
 
 

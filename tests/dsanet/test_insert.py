@@ -255,3 +255,13 @@ def test_wrong_number_of_frames_is_named():
     insert_dsa(model, "stem", segments=3, frames=5)
     with pytest.raises(ModelError, match="3 snippets x 5 frames"):
         model(x)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"), [("fc", "4-D or 5-D maps"), ("rnn", "LSTM gives no tensor")]
+)
+def test_outputs_that_are_no_maps_are_named(where, words):
+    model = nn.ModuleDict({"fc": nn.Linear(3, 5), "rnn": nn.LSTM(3, 5)})
+    insert_dsa(model, where)
+    with pytest.raises(ModelError, match=words):
+        model[where](torch.randn(8, 3))
