@@ -12,14 +12,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dsanet.engine.errors import EngineError
+from dsanet.engine.errors import EngineError, require
 
 NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 PARTIAL = ".partial"
@@ -39,6 +39,11 @@ class CheckpointConfig:
     every_steps: int = 0
     every_minutes: float = 30.0
 
+    def __post_init__(self) -> None:
+        require(self.keep >= 1, f"--checkpoint.keep {self.keep} must be 1 or more")
+        met = self.every_steps >= 0 and self.every_minutes >= 0
+        require(met, "--checkpoint.every_steps and --checkpoint.every_minutes must be 0 or more")
+
 
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
@@ -56,15 +61,29 @@ def _digest(path: Path) -> str:
     return sha.hexdigest()[:16]
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError the path that it is about: one of a write or a sync knows none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `path` so that a reader, or a crash at any instant, sees the old or the new content."""
+    """Write `path` so that a reader, or a crash at any instant, sees the old or the new content.
+
+    Raises:
+        OSError: naming `path`.
+    """
     partial = path.with_name(f"{path.name}{PARTIAL}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    _sync_folder(path.parent)
+    with naming(path):
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
 
 
 class CheckpointFolder:
@@ -137,9 +156,12 @@ class CheckpointFolder:
         mark = self.path / "best.json"
         if not mark.is_file():
             return None
-        content = json.loads(mark.read_text())
-        path = self.path / content["file"]
-        return (path, float(content["value"])) if path.is_file() else None
+        try:
+            content = json.loads(mark.read_text())
+            path, value = self.path / content["file"], float(content["value"])
+        except (ValueError, KeyError, TypeError):  # emptied by a crash of the machine
+            return None
+        return (path, value) if path.is_file() else None
 
     def _prune(self, new: Path) -> None:
         best = self.best()

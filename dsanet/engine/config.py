@@ -16,7 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from dsanet import NetworkConfig
 from dsanet.engine.checkpoint import CheckpointConfig
-from dsanet.engine.errors import UsageError
+from dsanet.engine.errors import UsageError, require
 from dsanet.engine.loss import LossConfig
 from dsanet.engine.optim import OptimConfig, ScheduleConfig
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig
@@ -37,6 +37,10 @@ class BatchConfig:
     videos: int = 96
     per_gpu: int = 12
 
+    def __post_init__(self) -> None:
+        met = self.videos >= 1 and self.per_gpu >= 1
+        require(met, "--batch.videos and --batch.per_gpu must be 1 or more")
+
 
 @dataclass(frozen=True)
 class ValidationConfig:
@@ -54,6 +58,11 @@ class ValidationConfig:
     per_gpu: int | None = None
     metric: Literal["top1", "map"] = "top1"
 
+    def __post_init__(self) -> None:
+        require(self.every >= 1, f"--validation.every {self.every} must be 1 or more")
+        met = self.per_gpu is None or self.per_gpu >= 1
+        require(met, f"--validation.per_gpu {self.per_gpu} must be 1 or more, or null")
+
 
 @dataclass(frozen=True)
 class RuntimeConfig:
@@ -70,6 +79,8 @@ class RuntimeConfig:
         deterministic: only algorithms that give the same bits every time.
         max_requeues: restarts by SLURM after which a signalled job is not queued again.
         watchdog_minutes: print all stacks when a step takes longer; 0: never.
+        timeout_minutes: how long a process waits for the others, the longest for a node that
+            copies its shards.
     """
 
     device: str = "auto"
@@ -81,6 +92,14 @@ class RuntimeConfig:
     deterministic: bool = False
     max_requeues: int = 50
     watchdog_minutes: float = 20.0
+    timeout_minutes: float = 60.0
+
+    def __post_init__(self) -> None:
+        require(self.bucket_mb >= 1, f"--runtime.bucket_mb {self.bucket_mb} must be 1 or more")
+        met = self.max_requeues >= 0 and self.watchdog_minutes >= 0
+        require(met, "--runtime.max_requeues and --runtime.watchdog_minutes must be 0 or more")
+        met = self.timeout_minutes > 0
+        require(met, f"--runtime.timeout_minutes {self.timeout_minutes} must be more than 0")
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,9 @@ class LogConfig:
     every: int = 20
     ids: bool = False
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, f"--log.every {self.every} must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -137,6 +159,11 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, f"--seed {self.seed} must be 0 or more")
+        met = self.epoch_limit is None or self.epoch_limit >= 1
+        require(met, f"--epoch_limit {self.epoch_limit} must be 1 or more, or null")
 
 
 def recipes() -> list[str]:
@@ -218,6 +245,8 @@ def parse_dataclass(parser: ArgumentParser, kind: type[Settings], argv: Sequence
         made = dict(parser.instantiate(values))
     except ArgumentError as error:
         raise UsageError(_one_line(error, parser)) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a --config file is no text in UTF-8: {error}") from error
     made.pop("config", None)
     return kind(**made)
 

@@ -15,6 +15,8 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from dsanet.engine.checkpoint import naming
+
 
 def _clock(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
@@ -116,7 +118,7 @@ class Console:
 
     def _write(self, text: str) -> None:
         if self.log is not None and self.log.parent.is_dir():
-            with self.log.open("a") as file:
+            with naming(self.log), self.log.open("a") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
     def _panel(self) -> Panel:

@@ -141,7 +141,7 @@ def _rendezvous(size: int) -> None:
     os.environ.setdefault("MASTER_PORT", str(port))
 
 
-def connect(device: str = "auto", timeout_minutes: float = 30) -> World:
+def connect(device: str = "auto", timeout_minutes: float = 60) -> World:
     """Join the process group that the environment describes: NCCL on GPUs, gloo otherwise.
 
     Raises:

@@ -38,12 +38,20 @@ def guarded(main: Callable[[], int]) -> int:
         return _complain("the GPU's memory is full: lower --batch.per_gpu (in eval.py --batch)", 1)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
+    except OSError as error:
+        return _complain(_reason(error), 1)
     except RuntimeError as error:
         if not _peer_is_gone(error):
             raise
         return _complain("another process of this run has ended: its own error says why", 1)
     disconnect()
     return code
+
+
+def _reason(error: OSError) -> str:
+    """PATH: reason."""
+    told = error.strerror or str(error)
+    return f"{error.filename}: {told}" if error.filename else told
 
 
 def _peer_is_gone(error: RuntimeError) -> bool:
@@ -62,7 +70,7 @@ def _complain(message: str, code: int) -> int:
 def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; the exit code."""
     config = parse_train(argv)
-    world = connect(config.runtime.device)
+    world = connect(config.runtime.device, config.runtime.timeout_minutes)
     processes = world.gather_text(world.describe())
     open_folder(config, world, processes)
     title = f"{config.model} -> {config.out}"

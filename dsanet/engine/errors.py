@@ -15,5 +15,15 @@ class UsageError(EngineError):
     exit_code = 2
 
 
+def require(met: bool, told: str) -> None:
+    """Refuse a setting that can't work.
+
+    Raises:
+        UsageError: saying `told`, unless the condition is met.
+    """
+    if not met:
+        raise UsageError(told)
+
+
 class NonFiniteError(EngineError):
     """The loss or the gradient stopped being a number."""

@@ -19,7 +19,7 @@ from dsanet.engine.checkpoint import find_checkpoint, load_checkpoint, write_ato
 from dsanet.engine.config import parse_dataclass, plain
 from dsanet.engine.console import Console
 from dsanet.engine.distributed import World
-from dsanet.engine.errors import EngineError, UsageError
+from dsanet.engine.errors import EngineError, UsageError, require
 from dsanet.engine.metrics import scores_of
 from dsanet.engine.record import versions
 from dsanet.engine.views import Average, Scorer, ScoreTable, score_split
@@ -61,6 +61,12 @@ class EvalConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool | None = None
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    def __post_init__(self) -> None:
+        require(self.clips >= 1, f"--clips {self.clips} must be 1 or more")
+        require(self.batch >= 1, f"--batch {self.batch} must be 1 or more")
+        met = self.size is None or self.size >= 1
+        require(met, f"--size {self.size} must be 1 or more, or null")
 
 
 def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
@@ -131,10 +137,10 @@ def _check_classes(trained: Trained, split: Split) -> None:
 
 def _check_clips(trained: Trained, config: EvalConfig) -> None:
     segments = getattr(trained.model, "segments", None)
-    if config.clips < 1 or (segments and config.clips % segments):
+    if segments and config.clips % segments:
         raise UsageError(
-            f"{trained.name} mixes {segments or 1} snippets of a video, which --clips "
-            f"{config.clips} does not fill: take a multiple of {segments or 1}"
+            f"{trained.name} mixes {segments} snippets of a video, which --clips "
+            f"{config.clips} does not fill: take a multiple of {segments}"
         )
 
 

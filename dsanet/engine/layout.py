@@ -54,8 +54,6 @@ def plan_steps(config: TrainConfig, processes: int, videos_in_split: int) -> Lay
         UsageError: when the sizes do not divide or the split is smaller than one batch.
     """
     videos = config.batch.videos
-    if videos < 1 or config.batch.per_gpu < 1:
-        raise UsageError("--batch.videos and --batch.per_gpu must be 1 or more")
     repeats = config.augment.repeats
     if videos % (processes * repeats):
         raise UsageError(

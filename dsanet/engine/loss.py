@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dsanet.engine.errors import require
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -21,6 +23,11 @@ class LossConfig:
 
     label_smoothing: float = 0.0
     mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        met = 0 <= self.label_smoothing < 1
+        require(met, f"--loss.label_smoothing {self.label_smoothing} must lie in [0, 1)")
+        require(self.mixup >= 0, f"--loss.mixup {self.mixup} must be 0 or more")
 
 
 @dataclass(frozen=True)

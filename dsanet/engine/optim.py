@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from dsanet.engine.errors import require
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -38,6 +40,16 @@ class OptimConfig:
     clip_norm: float = 40.0
     ema: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay", "clip_norm"):
+            value = getattr(self, name)
+            require(value >= 0, f"--optim.{name} {value} must be 0 or more")
+        for name in ("momentum", "ema"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"--optim.{name} {value} must lie in [0, 1)")
+        met = self.reference_videos >= 1
+        require(met, f"--optim.reference_videos {self.reference_videos} must be 1 or more")
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -58,6 +70,11 @@ class ScheduleConfig:
     gamma: float = 0.1
     warmup_epochs: float = 10.0
     warmup_start: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"--schedule.epochs {self.epochs} must be 1 or more")
+        met = self.warmup_epochs >= 0
+        require(met, f"--schedule.warmup_epochs {self.warmup_epochs} must be 0 or more")
 
 
 def peak_rate(config: OptimConfig, videos: int) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dsanet.engine.checkpoint import CheckpointFolder, write_atomic
+from dsanet.engine.checkpoint import CheckpointFolder, naming, write_atomic
 from dsanet.engine.config import TrainConfig, dump
 from dsanet.engine.errors import EngineError
 
@@ -117,7 +117,7 @@ class RunFolder:
 
     def add(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
-        with self.metrics.open("a") as file:
+        with naming(self.metrics), self.metrics.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
 

@@ -134,6 +134,16 @@ def test_a_checkpoint_that_vanishes_while_listed_is_left_out(
     assert folder.size() == kept.stat().st_size
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"file": "x"}', '{"file": 1, "value": 2}'])
+def test_a_mark_that_was_cut_short_marks_nothing(content: str, tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    path = folder.save(1, state(1))
+    (tmp_path / "best.json").write_text(content)
+    assert folder.best() is None
+    folder.offer_best(path, 0.1)
+    assert folder.best() == (path, 0.1)
+
+
 def test_a_full_disk_is_an_error_that_keeps_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

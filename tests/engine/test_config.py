@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import dsanet
+from dsanet.engine import UsageError
 from dsanet.engine.config import RECIPES, TrainConfig, dump, parse_train, plain, recipes
+from dsanet.engine.evaluate import parse_eval
 from dsanet.engine.layout import plan_steps
 from dsanet.engine.optim import peak_rate
 from dsanet.engine.training import build_network
-
-SOURCES = re.compile(r"# .*(paper|release|ours|TSM|rule|effect|anywhere)")
 
 
 def recipe(name: str, *more: str) -> TrainConfig:
@@ -78,6 +78,52 @@ def test_the_dump_reads_back_as_the_same_settings(name: str, tmp_path: Path) -> 
     path = tmp_path / "config.yaml"
     path.write_text(dump(config))
     assert plain(parse_train([f"--config={path}"])) == plain(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim.lr", -0.1),
+        ("optim.weight_decay", -1e-4),
+        ("optim.clip_norm", -1),
+        ("optim.momentum", 1),
+        ("optim.ema", 1),
+        ("optim.ema", -0.5),
+        ("optim.reference_videos", 0),
+        ("schedule.epochs", 0),
+        ("schedule.warmup_epochs", -1),
+        ("validation.every", 0),
+        ("validation.per_gpu", 0),
+        ("loss.label_smoothing", 1),
+        ("loss.mixup", -0.2),
+        ("batch.videos", 0),
+        ("batch.per_gpu", 0),
+        ("log.every", 0),
+        ("checkpoint.keep", 0),
+        ("checkpoint.every_steps", -1),
+        ("runtime.timeout_minutes", 0),
+        ("runtime.watchdog_minutes", -1),
+        ("runtime.bucket_mb", 0),
+        ("seed", -1),
+        ("epoch_limit", 0),
+    ],
+)
+def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"--{key}\b.* must "):
+        recipe("demo", f"--{key}", str(value))
+
+
+@pytest.mark.parametrize("key", ["clips", "batch", "size"])
+def test_an_evaluation_of_nothing_is_refused(key: str) -> None:
+    with pytest.raises(UsageError, match=f"--{key} 0 must be 1 or more"):
+        parse_eval(["--data", "d", "--checkpoint", "c", f"--{key}", "0"])
+
+
+def test_a_file_that_is_no_utf8_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"model: d\xe4\xff\n")
+    with pytest.raises(UsageError, match="no text in UTF-8"):
+        recipe("demo", "--config", str(path))
 
 
 def test_the_networks_named_in_recipes_exist() -> None:
