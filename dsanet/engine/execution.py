@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sysconfig
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,12 +54,14 @@ def build_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
 
 
 def missing_compiler(device: torch.device) -> str | None:
-    """The compiler that torch.compile would need here and does not find."""
+    """What torch.compile would need here and does not find: a compiler, or Python's headers."""
     names = ("gcc", "cc", "clang") if device.type == "cuda" else ("g++", "c++", "clang++")
     chosen = os.environ.get("CC" if device.type == "cuda" else "CXX")
-    if chosen:
-        return None if shutil.which(chosen) else chosen
-    return None if any(shutil.which(name) for name in names) else names[0]
+    wanted = (chosen,) if chosen else names
+    if not any(shutil.which(name) for name in wanted):
+        return wanted[0]
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return None if header.is_file() else "Python.h (python3-dev)"
 
 
 def compiled(
@@ -69,7 +73,7 @@ def compiled(
     if compiler := missing_compiler(device):
         say(
             f"WARNING: no {compiler} on this machine, so the network runs UNCOMPILED and slower; "
-            "install a C++ compiler (apt-get install g++), or say --compile false"
+            "install what it needs (apt-get install g++ python3-dev), or say --compile false"
         )
         return model
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dsanet" / "inductor"
@@ -109,17 +113,25 @@ def distributed(network: nn.Module, world: World, config: RuntimeConfig) -> nn.M
     """Average gradients over processes after each backward pass.
 
     BatchNorm's buffers stay each process's own; they are averaged where they are used.
+
+    Raises:
+        UsageError: for a hook in bf16 without GPUs, whose collectives alone know it.
     """
+    on_gpu = world.device.type == "cuda"
+    if config.gradient_hook == "bf16" and not on_gpu:
+        raise UsageError("--runtime.gradient_hook bf16 needs GPUs: leave it at auto")
     if world.size == 1:
         return network
-    on_gpu = world.device.type == "cuda"
-    wrapped = DistributedDataParallel(
-        network,
-        device_ids=[world.device] if on_gpu else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-        bucket_cap_mb=config.bucket_mb,
-    )
+    with warnings.catch_warnings():
+        # torch 2.13 has a new name for broadcast_buffers, which older ones do not know.
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapped = DistributedDataParallel(
+            network,
+            device_ids=[world.device] if on_gpu else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            bucket_cap_mb=config.bucket_mb,
+        )
     if config.gradient_hook == "bf16" or (config.gradient_hook == "auto" and on_gpu):
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import sysconfig
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from dsanet.engine import UsageError
+from dsanet.engine.config import RuntimeConfig
 from dsanet.engine.distributed import World, _launched, _rendezvous, pick_device
-from dsanet.engine.execution import build_scaler, compiled, missing_compiler, pick_precision
+from dsanet.engine.execution import (
+    build_scaler,
+    compiled,
+    distributed,
+    missing_compiler,
+    pick_precision,
+)
 
 CPU = torch.device("cpu")
 
@@ -45,6 +55,23 @@ def test_without_a_compiler_the_network_stays_as_it_is_and_that_is_said(
     assert compiled(model, True, CPU, said.append) is model
     assert "UNCOMPILED" in said[0]
     assert "apt-get install g++" in said[0]
+
+
+def test_a_compiler_without_pythons_headers_is_not_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "sh")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert missing_compiler(CPU) == "Python.h (python3-dev)"
+    (tmp_path / "Python.h").touch()
+    assert missing_compiler(CPU) is None
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_gradients_travel_in_bf16_between_gpus_alone(size: int) -> None:
+    config = RuntimeConfig(gradient_hook="bf16")
+    with pytest.raises(UsageError, match="gradient_hook bf16 needs GPUs"):
+        distributed(nn.Linear(2, 2), World(size=size), config)
 
 
 def test_compilation_is_for_gpus_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
