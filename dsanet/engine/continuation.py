@@ -85,12 +85,13 @@ def restore(training: Training) -> None:
     if state is not None:
         _take(state, training)
     _check_agreement(training)
+    if training.world.main:  # without a checkpoint, too: a kill may have come before the first
+        folder.cut(training.samples, training.validated)
     if state is None:
         return
-    if training.world.main:
-        folder.cut(training.samples, training.validated)
-        if names := folder.checkpoints.names():  # a kill may have come before the mark
-            folder.checkpoints.offer_best(names[-1], state["score"])
+    names = folder.checkpoints.names()
+    if training.world.main and names:  # a kill may have come before the mark
+        folder.checkpoints.offer_best(names[-1], state["score"])
     training.console.say(
         f"continuing after step {training.step} (epoch {training.epoch:.2f}), "
         f"{training.samples} videos"

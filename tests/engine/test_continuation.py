@@ -159,3 +159,11 @@ def test_processes_that_found_different_checkpoints_do_not_go_on(
     run = training(tmp_path, world=Late())
     with pytest.raises(EngineError, match=f"rank 0 at {4 if there else 0}, rank 1 at 8"):
         restore(run)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_its_records_anew(tmp_path: Path) -> None:
+    run = training(tmp_path)
+    run.folder.add({"kind": "train", "samples": 4, "loss": 1.0})
+    restore(run)
+    assert run.samples == 0
+    assert run.folder.metrics.read_text() == ""
