@@ -166,4 +166,6 @@ def first_line(message: str) -> str:
 def usable_cores() -> int:
     """Cores of this process's share of the machine."""
     cores = len(os.sched_getaffinity(0))
+    if "SLURM_CPUS_PER_TASK" in os.environ:  # a cluster that does not bind tasks shows all cores
+        return min(cores, int(os.environ["SLURM_CPUS_PER_TASK"]))
     return max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

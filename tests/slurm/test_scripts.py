@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.decode import usable_cores
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINING = ("k400", "mini-k200", "sthv1", "activitynet")
 BATCH = (*TRAINING, "eval", "shard")
@@ -123,8 +125,33 @@ def test_a_step_ended_by_the_warning_signal_is_requeued_up_to_the_cap(batch) -> 
     assert done.returncode == 138
     capped = batch("k400", "--data", "/tmp", SLURM_RESTART_COUNT="50", **array)
     assert "SCONTROL" not in capped.stdout
+    words = ("--data", "/tmp", "--runtime.max_requeues", "2")
+    for restarts, again in (("1", True), ("2", False)):
+        done = batch("k400", *words, SLURM_RESTART_COUNT=restarts, **array)
+        assert ("SCONTROL" in done.stdout) is again
     failed = batch("k400", "--data", "/tmp", RC="7")
     assert (failed.returncode, "SCONTROL" in failed.stdout) == (7, False)
+
+
+def test_a_task_uses_no_more_cores_than_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(96)))
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
+    assert usable_cores() == 12
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    assert usable_cores() == 4
+
+
+def test_a_node_without_all_its_gpus_is_named(batch, tmp_path: Path) -> None:
+    programs = {
+        "srun": 'while [ "$1" != bash ]; do shift; done; exec "$@"',
+        "nvidia-smi": 'for i in 0 1 2 3 4 5 6; do echo "GPU $i: H100"; done',
+    }
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    done = batch("k400", "--data", "/tmp", SCRATCH="/local")
+    assert done.returncode == 1
+    assert "shows 7 of 8 GPUs: sbatch --exclude=" in done.stderr
 
 
 def test_containers_see_repository_shards_and_run(batch, tmp_path: Path) -> None:
