@@ -159,7 +159,8 @@ class Crashing(Pool):
         if event["event"] == "begin" and event["i"] == 1 and not Crashing.struck:
             Crashing.struck = True
             os.kill(hand.process.pid, self.fatal)
-            hand.process.wait()
+            if self.fatal != signal.SIGSTOP:
+                hand.process.wait()
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,19 @@ def test_a_worker_that_dies_takes_one_source_with_it(sources, tmp_path, fatal, s
     assert [v["status"] for v in heard].count("ok") == 7
     (bad,) = [v for v in heard if v["status"] != "ok"]
     assert (bad["status"], bad["kind"]) == (status, kind)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_ended_and_its_source_tried_later(sources, tmp_path, monkeypatch):
+    Crashing.fatal, Crashing.struck = signal.SIGSTOP, False
+    heard, done = [], {}
+    settings = replace(SETTINGS, workers=1, tar_samples=4, cpu_seconds=10)
+    monkeypatch.setattr("shards.pool.SILENCE", 1)
+    crew = Crew(tmp_path, settings, {"tars": 2}, heard.append, done.__setitem__)
+    Crashing(crew).run(plan_tars(sources, "s", settings))
+    assert [v["status"] for v in heard].count("ok") == 7
+    (bad,) = [v for v in heard if v["status"] != "ok"]
+    assert (bad["status"], bad["kind"]) == ("deferred", "time")
 
 
 def test_out_of_time_is_tried_again_and_never_a_verdict(sources, tmp_path, unbroken):
