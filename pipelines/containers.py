@@ -37,7 +37,7 @@ class ContainerSource(FrameSource):
         return None  # the decoders of containers raise in order
 
     def _read(self, sample: int, frames: np.ndarray) -> Container:  # type: ignore[override]
-        wanted, gather = np.unique(frames, return_inverse=True)
+        wanted, gather = unrepeated(frames)
         self._table(sample, wanted)
         row = self.split.samples[sample]
         if row["first_fragment"] < 0:
@@ -54,7 +54,7 @@ class ContainerSource(FrameSource):
         return Container(
             data=self._pruned(sample, ends, groups, held),
             picks=picks.astype(np.int32),
-            gather=gather.reshape(-1).astype(np.int32),
+            gather=gather,
         )
 
     def _pruned(
@@ -78,6 +78,13 @@ class ContainerSource(FrameSource):
         ]
         self._check(sample, held, table["crc32"], inside)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def unrepeated(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frame numbers ascending, each once, since a repeated one restarts DALI's decoder, and for
+    each of `frames` its place among them; both int32."""
+    picks, gather = np.unique(frames, return_inverse=True)
+    return picks.astype(np.int32), gather.reshape(-1).astype(np.int32)
 
 
 def pyav_frames(container: Container, place: str) -> np.ndarray | SampleError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipelines.errors import LoaderError
 from pipelines.graph import GraphInput, GraphSpec, build_graph, feed
 from pipelines.workers import Workers
+
+MACHINE = re.compile(r"cuda|out of memory|cannot allocate|bad_alloc", re.IGNORECASE)
 
 
 @dataclass
@@ -67,11 +71,18 @@ class Decoder:
         self.pipeline.schedule_run()
 
     def collect(self) -> tuple[Any, ...]:
-        """Wait for the oldest batch. DecodeError where DALI raised on it."""
+        """Wait for the oldest batch. DecodeError where DALI raised on it, LoaderError where the
+        machine failed and no video is to blame."""
         try:
             return tuple(self.pipeline.outputs())
         except RuntimeError as error:
-            raise DecodeError(first_line(str(error))) from None
+            reason = first_line(str(error))
+            if MACHINE.search(reason):
+                raise LoaderError(
+                    f"decoding failed for want of memory or of the GPU, not for a video: {reason}"
+                    " (try a smaller batch or loader.prefetch, and see nvidia-smi)"
+                ) from None
+            raise DecodeError(reason) from None
 
     def tensor(self, outputs: tuple[Any, ...]) -> torch.Tensor:
         """Outputs of `collect` as one tensor (V, C, F, size, size, 3); no copy where C = 1."""
@@ -157,7 +168,8 @@ def resize(frames: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def first_line(message: str) -> str:
-    """The telling line of a DALI error, which comes with a stack of C++ frames."""
+    """The telling line of a DALI error, which comes with a banner and a stack of C++ frames."""
+    message = message.rpartition("encountered:")[2]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Stacktrace", "[frame", "Error in"))]
     return (telling or lines or ["DALI gave no reason"])[0][:300]

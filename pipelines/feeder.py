@@ -33,6 +33,8 @@ class Loaded:
     rows: list[int]
     encoded: Any  # EncodedBatch or StreamBatch, None where there is nothing to decode
     replaced: list[tuple[int, int, str]] = field(default_factory=list)
+    # Row of the batch -> (id of the broken video, reason, next attempt, place in `replaced`).
+    stand_ins: dict[int, tuple[int, str, int, int]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     outputs: Any = None
     state: bytes | None = None

@@ -24,6 +24,8 @@ from pipelines.errors import LoaderError
 
 HEADS = ("image", "video", "frames")
 COLOURS = ("brightness", "contrast", "saturation", "hue")
+# The index, the boxes and FFmpeg know nothing of an EXIF orientation, so DALI must not turn either.
+AS_STORED = {"adjust_orientation": False}
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,10 @@ def _decoded(spec: GraphSpec, window: tuple[Any, Any]) -> Any:
         frames = fn.sequence_rearrange(frames, new_order=gather)
     elif spec.roi_decode:
         frames = fn.decoders.image_slice(
-            encoded, *window, axes=[0, 1], device=device, output_type=types.RGB
+            encoded, *window, axes=[0, 1], device=device, output_type=types.RGB, **AS_STORED
         )
     else:
-        frames = fn.decoders.image(encoded, device=device, output_type=types.RGB)
+        frames = fn.decoders.image(encoded, device=device, output_type=types.RGB, **AS_STORED)
     return _on_device(frames, spec)
 
 

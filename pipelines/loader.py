@@ -73,7 +73,7 @@ class TrainLoader(Loader):
             stream = StreamSpec(spec, sampling, augment, shuffle=config.order.window * 8)
             self._stream = Stream(self.split, stream, seed=seed, rank=rank, world=world)
         self.planner = TrainPlanner(split, sampling, augment, seed)
-        self.quarantine = Quarantine(quarantine, len(split), config.bad_share, rank)
+        self.quarantine = Quarantine(quarantine, len(split) // world, config.bad_share, rank)
         self._epoch = 0
 
     @staticmethod
@@ -171,13 +171,16 @@ class TrainLoader(Loader):
         self._stream.replace(loaded, named)
 
     def _failed(self, loaded: Loaded, row: int, reason: str) -> Any:
-        """Put another video in the place: chosen by the broken one's id alone."""
-        plan, broken = loaded.plan, int(loaded.plan.ids[row])
-        self.quarantine.add(broken, reason, self._epoch)
-        for attempt in range(ATTEMPTS):
+        """Put another video in the place: chosen by the broken one's id alone, so that neither
+        what failed before nor the number of ranks changes what a run sees."""
+        plan = loaded.plan
+        now = int(plan.ids[row])
+        self.quarantine.add(now, reason, self._epoch)
+        # A stand-in that DALI refuses in its turn gives way to the next of the same chain.
+        new = (now, reason, 0, len(loaded.replaced))
+        broken, reason, first, entry = loaded.stand_ins.get(row, new)
+        for attempt in range(first, ATTEMPTS):
             other = replacement(broken, attempt, len(self.split))
-            if other in self.quarantine.reasons:
-                continue
             view = self.planner.plan(self._epoch, np.array([other]), plan.repeats[[row]])
             found = self._fetch([other], [view.frames[0]])[0]
             if isinstance(found, SampleError):
@@ -185,6 +188,7 @@ class TrainLoader(Loader):
                 continue
             for name in ("ids", "labels", "frames", "boxes", "flips", "colours"):
                 getattr(plan, name)[row] = getattr(view, name)[0]
-            loaded.replaced.append((broken, other, reason))
+            loaded.replaced[entry : entry + 1] = [(broken, other, reason)]
+            loaded.stand_ins[row] = (broken, reason, attempt + 1, entry)
             return found
         raise LoaderError(f"no replacement for a broken video in {ATTEMPTS} attempts: {reason}")

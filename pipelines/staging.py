@@ -70,6 +70,7 @@ def fetch(url: str, name: str, scratch: Path) -> Path:
         need = sum(t["size"] for t in split.manifest["tars"] if not _whole(root / name, t))
         _require_room(root, need, url)
         for tar in split.manifest["tars"]:
+            _download(fsspec, url, name, Path(tar["name"]).stem + ".idx", root)
             if not _whole(root / name, tar):
                 with _remote(fsspec, f"{url}/{name}/{tar['name']}") as source:
                     _copy(source, root / name / tar["name"], tar["sha256"])

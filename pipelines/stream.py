@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.containers import unrepeated
 from pipelines.crops import AugmentConfig
 from pipelines.decode import DecodeError, Decoder, first_line
 from pipelines.errors import LoaderUsageError
@@ -56,9 +57,9 @@ class StreamSpec:
 
 
 def build_reader(
-    spec: StreamSpec, tars: list[str], *, seed: int, rank: int, world: int, state: bytes | None
+    spec: StreamSpec, tars: dict[str, str], *, seed: int, rank: int, world: int, state: bytes | None
 ) -> Any:
-    """Graph A of one rank. state: a checkpoint of the same graph, to go on after it."""
+    """Graph A of one rank. tars: path -> its .idx; state: a checkpoint of the same graph."""
     fn = dali().fn
     train = spec.augment is not None
 
@@ -73,8 +74,8 @@ def build_reader(
     )
     def graph() -> Any:
         encoded, table, label = fn.readers.webdataset(
-            paths=tars,
-            index_paths=[tar.removesuffix(".tar") + ".idx" for tar in tars],
+            paths=list(tars),
+            index_paths=list(tars.values()),
             ext=["mp4", "frames.npy", "cls"],
             missing_component_behavior="error",
             shard_id=rank,
@@ -183,6 +184,8 @@ def build_decoder(spec: StreamSpec) -> Any:
         picks = fn.external_source(name="picks", dtype=types.INT32, ndim=1)
         device = "mixed" if graph_spec.mixed else "cpu"
         frames = fn.decoders.video(encoded, frames=picks, device=device, pad_mode="none")
+        gather = fn.external_source(name="gather", dtype=types.INT32, ndim=1)
+        frames = fn.sequence_rearrange(frames, new_order=gather)
         height, width = (fn.cast(frames.shape()[axis], dtype=types.FLOAT) for axis in (1, 2))
         given: dict[str, Any] = {}
         if spec.augment is None:
@@ -277,11 +280,14 @@ class StreamDecoder(Decoder):
 
     def submit(self, batch: Any) -> None:
         """Start decoding a StreamBatch."""
-        names = ["encoded", "picks"]
+        names = ["encoded"]
         names += ["draws"] if self.stream.draws else []
         names += ["colours"] if self.spec.colour else []
         for name in names:
             self.pipeline.feed_input(name, batch.column(name))
+        pairs = [unrepeated(np.asarray(batch.outputs["picks"][row])) for row in batch.rows]
+        for name, values in zip(("picks", "gather"), zip(*pairs, strict=True), strict=True):
+            self.pipeline.feed_input(name, list(values))
         self.pipeline.schedule_run()
 
 

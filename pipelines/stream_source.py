@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,11 @@ class Stream:
         tars = list(self._tars)
         if self.spec.augment is not None:
             tars = [tars[number] for number in np.argsort(keys[:-1], kind="stable")]
+        # Staged tars leave their index behind.
+        home = self.split.root / self.split.name
+        indexed = {tar: str(home / f"{Path(tar).stem}.idx") for tar in tars}
         self._pipeline = build_reader(
-            self.spec, tars, seed=int(keys[-1] >> np.uint64(33)),
+            self.spec, indexed, seed=int(keys[-1] >> np.uint64(33)),
             rank=self.rank, world=self.world, state=state,
         )  # fmt: skip
         self._seen.clear()

@@ -277,5 +277,7 @@ def test_a_set_behind_another_protocol(split, tmp_path):
     config = LoaderConfig(scratch=tmp_path)
     remote = open_data(f"file://{split.root}", "train", config)
     assert [p.read_bytes() for p in remote.tars] == [p.read_bytes() for p in split.tars]
+    stream = LoaderConfig(threads=1, reader="webdataset")
+    assert len(batches(train(remote, config=stream))) == len(split) // 4
     with pytest.raises(LoaderError, match=r"--loader\.scratch"):
         open_data(f"file://{split.root}", "train", LoaderConfig())

@@ -50,28 +50,32 @@ def plain_decode(split: Split, sample: int) -> np.ndarray:
 
 
 def check_against_plain_decode(split: Split, device: str, **settings: object) -> None:
-    """Uncropped square videos of a split through EvalLoader against the plain decode."""
+    """Centred squares, not resized, through EvalLoader against the plain decode."""
+    short = np.minimum(split.samples["height"], split.samples["width"])
+    side = int(short.min())  # a larger video would be resized, and so is not compared
     loader = EvalLoader(
         split,
         SamplingConfig(),
         LoaderConfig(threads=1, **settings),  # type: ignore[arg-type]
         batch_size=2,
-        crop_size=96,
-        resize_short=96,
+        crop_size=side,
+        resize_short=side,
         device=device,
     )
-    worst = 0.0
+    compared = 0
     for batch in loader:
         for clips, sample in zip(batch.clips.cpu(), batch.ids, strict=True):
-            if sample < 0 or 96 not in (h := plain_decode(split, sample)).shape[1:3]:
+            if sample < 0 or short[sample] != side:
                 continue
-            frames = h[val_frames(len(h), SamplingConfig()).reshape(-1)]
-            y, x = (np.array(frames.shape[1:3]) - 96) // 2
-            expected = frames[:, y : y + 96, x : x + 96].astype(int)
+            whole = plain_decode(split, sample)
+            frames = whole[val_frames(len(whole), SamplingConfig()).reshape(-1)]
+            y, x = (np.array(frames.shape[1:3]) - side) // 2
+            expected = frames[:, y : y + side, x : x + side].astype(int)
             error = abs(clips.reshape(expected.shape).numpy() - expected)
             assert error.max() <= LARGEST
-            worst = max(worst, float(error.mean(axis=(1, 2, 3)).max()))
-    assert 0 <= worst <= MEAN
+            assert error.mean(axis=(1, 2, 3)).max() <= MEAN
+            compared += 1
+    assert compared >= 6
     assert not loader.missing
     loader.close()
 
@@ -142,16 +146,19 @@ def test_a_gpu_batch_stays_intact_while_later_ones_are_made(split):
         device="cuda:0",
     )  # fmt: skip
     weight = torch.randn(4096, 4096, device="cuda")
-    sums, previous = [], None
+    sums = []
     for epoch in range(4):
         for batch in loader.epoch(epoch):
             # The GPU lags behind: a long product, then a sum over the batch, both only launched.
             weight = torch.nn.functional.normalize(weight @ weight)
-            sums.append((batch.clips.sum(), batch.clips))
-            previous = batch
-    assert previous is not None
-    for total, clips in sums:
-        assert int(total) == int(clips.sum())
+            sums.append(batch.clips.sum())
+            del batch  # the loader alone keeps the memory now
+    found = [int(total) for total in sums]
+    expected = []
+    for epoch in range(4):
+        for batch in loader.epoch(epoch):
+            expected.append(int(batch.clips.sum()))  # waits for the GPU
+    assert found == expected
     loader.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -175,3 +176,14 @@ def test_what_the_graph_cannot_do_is_refused(split, sampling, augment):
 def test_h264_needs_a_gpu(split_of):
     with pytest.raises(LoaderError, match="cannot decode h264 on a CPU"):
         train(split_of("h264"))
+
+
+def test_staged_tars_are_read(split_of, tmp_path):
+    split = split_of("mjpeg")
+    staged = replace(STREAM, stage="all", scratch=tmp_path)
+    loader, plain = train(split, staged), train(split)
+    assert loader.split.tars[0].is_relative_to(tmp_path)
+    assert [ids for ids, *_ in epoch(loader)] == [ids for ids, *_ in epoch(plain)]
+    loader.close()
+    plain.close()
+    assert set(evaluate(split, staged)) == set(range(len(split)))

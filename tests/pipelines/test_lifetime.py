@@ -1,0 +1,182 @@
+"""Hanging disks, signals and ends of processes: the job goes on, or stops cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import (
+    AugmentConfig,
+    LoaderConfig,
+    LoaderError,
+    SamplingConfig,
+    TrainLoader,
+)
+from pipelines.source import FrameSource
+from shards import Split
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = AugmentConfig(size=32, short_sides=(64, 80))
+
+
+def train(split: Split, **changes: object) -> TrainLoader:
+    settings = {"seed": 5, "batch_size": 4, **changes}
+    config = settings.pop("config", LoaderConfig(threads=1))
+    return TrainLoader(split, SamplingConfig(), SMALL, config, **settings)  # type: ignore
+
+
+def longest(split: Split) -> int:
+    return int(np.argmax(split.samples["num_frames"]))
+
+
+def test_a_read_that_fails_in_passing_is_tried_again(split, monkeypatch):
+    failures = iter([OSError(5, "Input/output error")] * 2)
+    real = FrameSource.pread
+
+    def flaky(self, path, offset, size):
+        if (error := next(failures, None)) is not None:
+            raise error
+        return real(self, path, offset, size)
+
+    monkeypatch.setattr(FrameSource, "pread", flaky)
+    loader = train(split)
+    assert not any(batch.replaced for batch in loader.epoch(0))
+    assert next(failures, None) is None
+    loader.close()
+
+
+def test_a_hanging_read_is_told_with_every_thread(split, monkeypatch, capfd):
+    let_go = threading.Event()
+    real = FrameSource.pread
+
+    def hanging(self, path, offset, size):
+        let_go.wait(20)
+        return real(self, path, offset, size)
+
+    monkeypatch.setattr(FrameSource, "pread", hanging)
+    loader = train(split, config=LoaderConfig(threads=1, watchdog=0.5, hang=1.2))
+    with pytest.raises(LoaderError, match=r"loader\.hang") as caught:
+        next(loader.epoch(0))
+    assert "loader-read-0: reading" in str(caught.value)
+    said = capfd.readouterr().err
+    assert "no batch for" in said
+    assert "in hanging" in said  # the Python stack of the stuck thread
+    assert str(split.tar_path(0).parent) in said
+    let_go.set()
+    loader.close()
+
+
+def test_the_consumer_is_not_taken_for_a_hang(split, capfd):
+    loader = train(split, config=LoaderConfig(threads=1, watchdog=0.3))
+    for _ in loader.epoch(0):
+        time.sleep(0.4)
+    assert "no batch" not in capfd.readouterr().err
+    loader.close()
+
+
+SCRIPT = """
+    import signal, sys, threading, time
+    from pipelines import *
+    from shards import open_split
+    caught = []
+    if {handle}:
+        signal.signal(signal.SIGUSR1, lambda *_: caught.append(1))
+    loader = TrainLoader(open_split({root!r}, "train"), SamplingConfig(),
+                         AugmentConfig(size=32, short_sides=(64, 80)), LoaderConfig(threads=2),
+                         seed=5, batch_size=4)
+    epochs = 0
+    total = 0
+    while True:
+        for batch in loader.epoch(epochs):
+            total += int(batch.ids.sum())
+        epochs += 1
+        print(epochs, total, len(caught), flush=True)
+        if epochs == {epochs}:
+            time.sleep(0.2)  # Python itself gives up its handlers when it ends
+            break
+"""
+
+
+def start(split: Split, epochs: int, handle: bool = True) -> subprocess.Popen:
+    script = textwrap.dedent(SCRIPT).format(root=str(split.root), epochs=epochs, handle=handle)
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_step_signals_change_nothing(split):
+    process = start(split, 30)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    done = threading.Event()
+
+    def bombard() -> None:
+        while not done.wait(0.005):
+            process.send_signal(signal.SIGUSR1)
+
+    bomber = threading.Thread(target=bombard)
+    bomber.start()
+    lines = [process.stdout.readline() for _ in range(29)]
+    done.set()
+    bomber.join()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    epochs, total, caught = map(int, lines[-1].split())
+    assert caught > 5
+    loader = train(split)
+    expected = sum(int(loader.order(epoch)[:24].sum()) for epoch in range(30))
+    assert (epochs, total) == (30, expected)
+    assert first
+    loader.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_being_stopped_leaves_nothing_behind(split, number):
+    process = start(split, -1)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    began = time.monotonic()
+    process.communicate(timeout=20)
+    assert time.monotonic() - began < 10
+    assert process.returncode == -number
+
+
+def test_a_process_that_ends_amid_an_epoch_ends(split):
+    script = textwrap.dedent(SCRIPT).format(root=str(split.root), epochs=1, handle=False)
+    script = script.replace("total += int(batch.ids.sum())", "sys.exit(7)")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=60, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr
+    assert not done.stderr
+
+
+def test_threads_and_files_are_given_back(split):
+    def count() -> tuple[int, int]:
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    loader = train(split)
+    next(loader.epoch(0))
+    loader.close()
+    time.sleep(0.5)
+    before = count()
+    for _ in range(3):
+        loader = train(split)
+        next(loader.epoch(0))
+        loader.close()
+    deadline = time.monotonic() + 5
+    while count() > before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert count() <= before
