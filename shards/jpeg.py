@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 
@@ -15,20 +15,23 @@ from shards.decode import EPSILON, STRICT
 from shards.errors import BadVideo
 from shards.probe import Probe, why
 
-SOF0, DHT, SOS, EOI = 0xC0, 0xC4, 0xDA, b"\xff\xd9"
+SOF0, DHT, SOS, APP1, EOI = 0xC0, 0xC4, 0xDA, 0xE1, b"\xff\xd9"
 NO_FRAME_HEADER = {DHT, 0xC8, 0xCC}  # in the range of SOF markers without being one
+MIRRORED = {2, 4, 5, 7}  # EXIF orientations that PyAV, which tells angles alone, cannot tell
 LUMA_2X2 = ((2, 2), (1, 1), (1, 1))
 
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """The frame header of a JPEG: SOF marker, size in pixels, sampling factors of components."""
+    """The frame header of a JPEG: SOF marker, size in pixels, sampling factors of components;
+    and its EXIF orientation, 1 for upright."""
 
     marker: int
     width: int
     height: int
     sampling: tuple[tuple[int, int], ...]
     has_tables: bool
+    orientation: int = 1
 
     @property
     def baseline_420(self) -> bool:
@@ -40,12 +43,14 @@ def read_header(data: bytes) -> JpegHeader:
     """Parse the segments of a JPEG up to its first scan. Raises BadVideo if it is none."""
     if data[:2] != b"\xff\xd8":
         raise BadVideo("corrupt", "not a JPEG")
-    at, tables = 2, False
+    at, tables, orientation = 2, False, 1
     found: tuple[int, int, int, tuple[tuple[int, int], ...]] | None = None
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         segment = data[at + 4 : at + 2 + length]
         tables = tables or marker == DHT
+        if marker == APP1 and segment[:6] == b"Exif\0\0":
+            orientation = exif_orientation(segment[6:])
         if 0xC0 <= marker <= 0xCF and marker not in NO_FRAME_HEADER and len(segment) >= 6:
             height, width = (int.from_bytes(segment[a : a + 2], "big") for a in (1, 3))
             factors = tuple((b >> 4, b & 15) for b in segment[7 : 6 + 3 * segment[5] : 3])
@@ -55,7 +60,21 @@ def read_header(data: bytes) -> JpegHeader:
         at += 2 + length
     if found is None:
         raise BadVideo("corrupt", "a JPEG without a frame header")
-    return JpegHeader(*found, has_tables=tables)
+    return JpegHeader(*found, has_tables=tables, orientation=orientation)
+
+
+def exif_orientation(tiff: bytes) -> int:
+    """Orientation (1 to 8) of an EXIF block, 1 if it has none that makes sense."""
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(tiff[start : start + size], order)
+
+    first = number(4, 4)
+    for entry in range(first + 2, first + 2 + 12 * min(number(first, 2), 512), 12):
+        if number(entry, 2) == 0x112 and 1 <= number(entry + 8, 2) <= 8:
+            return number(entry + 8, 2)
+    return 1
 
 
 def list_frames(folder: Path) -> list[Path]:
@@ -103,7 +122,10 @@ class JpegFolder:
 
     def pictures(self) -> Iterator[tuple[bytes, Any]]:
         """(bytes, decoded frame) of every good JPEG up to the first bad one."""
-        for path, _ in zip(self.paths, self.headers, strict=False):
+        for path, header in zip(self.paths, self.headers, strict=False):
+            if header.orientation in MIRRORED:
+                self.fault = f"{path.name}: mirrored by its EXIF orientation"
+                return
             data = path.read_bytes()
             decoder: Any = av.CodecContext.create("mjpeg", "r")
             decoder.options = dict(STRICT)
@@ -130,6 +152,8 @@ class JpegFolder:
         for path, header in zip(self.paths, self.headers, strict=False):
             if not header.baseline_420:
                 return f"{path.name} is no baseline 4:2:0 JPEG"
+            if header.orientation != 1:
+                return f"{path.name} is turned by its EXIF orientation"
             if (header.width, header.height) != (self.headers[0].width, self.headers[0].height):
                 return f"{path.name} has another size"
         return ""

@@ -28,6 +28,8 @@ ORIENTATIONS: dict[tuple[int, int, int, int], tuple[str, ...]] = {
     (0, 1, 1, 0): ("transpose=cclock_flip",),
     (0, -1, -1, 0): ("transpose=clock_flip",),
 }
+# Degrees against the clock by which a picture is to be turned, as PyAV tells them.
+ROTATIONS = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class Look:
 
 def orientation(frame: Any) -> tuple[int, int, int, int]:
     """Signs of the frame's display matrix; the identity if it has none."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV stops at kinds of side data that it does not know, such as EXIF
+        return ROTATIONS.get(frame.rotation % 360, (1, 0, 0, 1))
     if data is None:
         return (1, 0, 0, 1)
     matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)

@@ -85,8 +85,9 @@ def _why_not_packets(decoder: Decoder, settings: ShardSettings) -> str:
     if any(discard for _, _, discard, _ in packets):
         return "an edit list drops frames"
     if settings.codec == "mjpeg":
-        plain = all(read_header(data).baseline_420 for *_, data in packets)
-        return "" if plain else "not every frame is a baseline 4:2:0 JPEG"
+        heads = [read_header(data) for *_, data in packets]
+        plain = all(head.baseline_420 and head.orientation == 1 for head in heads)
+        return "" if plain else "not every frame is an upright baseline 4:2:0 JPEG"
     if any(b[0] is None or a[0] is None or b[0] <= a[0] for a, b in pairwise(packets)):
         return "it has B-frames"
     for number, (_, key, _, data) in enumerate(packets):
