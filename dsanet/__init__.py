@@ -5,7 +5,7 @@ this package imports torch and nothing else.
 """
 
 from dsanet.dsa import DSA
-from dsanet.errors import ModelError
+from dsanet.errors import ModelError, OptionError
 from dsanet.insert import insert_dsa
 from dsanet.weights import LoadReport, load_weights
 from dsanet.zoo import NetworkConfig, build_model, list_models
@@ -15,6 +15,7 @@ __all__ = [
     "LoadReport",
     "ModelError",
     "NetworkConfig",
+    "OptionError",
     "build_model",
     "insert_dsa",
     "list_models",

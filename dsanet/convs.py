@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dsanet.errors import ModelError
+from dsanet.errors import OptionError
 from dsanet.folding import accurate, later
 
 
@@ -92,7 +92,7 @@ class V4DBlock(nn.Module):
     def __init__(self, channels: int, segments: int) -> None:
         super().__init__()
         if segments < 2:
-            raise ModelError(f"V4D mixes snippets: segments={segments}, and 2 are the least")
+            raise OptionError(f"V4D mixes snippets: segments={segments}, and 2 are the least")
         self.segments = segments
         self.conv = nn.Conv3d(channels, channels, (3, 3, 1), padding=(1, 1, 0), bias=False)
         self.bn = nn.BatchNorm2d(channels)

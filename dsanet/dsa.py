@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dsanet.errors import ModelError
+from dsanet.errors import ModelError, OptionError
 from dsanet.folding import accurate, full_precision, is_channels_last, later
 
 
@@ -25,7 +25,7 @@ class DSA(nn.Module):
         frames: T of a folded map, where the caller passes none.
 
     Raises:
-        ModelError: an option out of range.
+        OptionError: an option out of range.
     """
 
     def __init__(
@@ -112,13 +112,13 @@ def aggregate(v: Tensor, kernel: Tensor, axis: int) -> Tensor:
 
 
 def aggregated_channels(channels: int, beta: float) -> int:
-    """floor(beta * C), the channels that DSA mixes; ModelError where fewer than 2.
+    """floor(beta * C), the channels that DSA mixes; OptionError where fewer than 2.
 
     The generator's batch norm sees B * c rows, and one row has no variance.
     """
     mixed = int(beta * channels)
     if mixed < 2:
-        raise ModelError(
+        raise OptionError(
             f"DSA: beta={beta:g} of {channels} channels is {mixed}, and 2 are the least; raise beta"
         )
     return mixed
@@ -126,10 +126,10 @@ def aggregated_channels(channels: int, beta: float) -> int:
 
 def _check(segments: int, alpha: int, beta: float, kernel_size: int) -> None:
     if segments < 2:
-        raise ModelError(f"DSA mixes snippets: segments={segments}, and 2 are the least")
+        raise OptionError(f"DSA mixes snippets: segments={segments}, and 2 are the least")
     if alpha < 1:
-        raise ModelError(f"DSA: alpha={alpha} must be 1 or more")
+        raise OptionError(f"DSA: alpha={alpha} must be 1 or more")
     if not 0 < beta <= 1:
-        raise ModelError(f"DSA: beta={beta} must lie in (0, 1]")
+        raise OptionError(f"DSA: beta={beta} must lie in (0, 1]")
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ModelError(f"DSA: kernel_size={kernel_size} must be odd")
+        raise OptionError(f"DSA: kernel_size={kernel_size} must be odd")

@@ -1,4 +1,4 @@
-"""The one exception of this package that is meant for a user's eyes."""
+"""The exceptions of this package that are meant for a user's eyes."""
 
 from __future__ import annotations
 
@@ -7,3 +7,9 @@ class ModelError(ValueError):
     """A network, option, input or weights file that cannot be used; the message says the remedy."""
 
     exit_code = 1
+
+
+class OptionError(ModelError):
+    """A network that does not exist, or an option that it does not have or can't take."""
+
+    exit_code = 2

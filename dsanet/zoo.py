@@ -11,7 +11,7 @@ from torch import nn
 from dsanet.blocks import Block
 from dsanet.convs import SE, V4DBlock
 from dsanet.dsa import DSA, aggregated_channels
-from dsanet.errors import ModelError
+from dsanet.errors import OptionError
 from dsanet.recognizer import Recognizer
 from dsanet.trunk import R18, R50, TSM_R50, Trunk, TrunkSpec, to_channels_last
 
@@ -81,17 +81,17 @@ def build_model(name: str, *, num_classes: int, segments: int = 4, **options: An
     place (see ``V4DBlock``).
 
     Raises:
-        ModelError: an unknown name or option, an option that this network has no use for, or a
+        OptionError: an unknown name or option, an option that this network has no use for, or a
             value out of range.
     """
     if name not in NAMES:
-        raise ModelError(
+        raise OptionError(
             f"no network {name!r}{_nearest(name, NAMES)}; there are {', '.join(NAMES)}"
         )
     family, backbone = _split(name)
     config = _config(name, family, options)
     if num_classes < 1 or segments < 1:
-        raise ModelError(f"num_classes={num_classes} and segments={segments} must be 1 or more")
+        raise OptionError(f"num_classes={num_classes} and segments={segments} must be 1 or more")
     trunk = Trunk(_trunk_spec(name, BACKBONES[backbone], config))
     _add_mixers(trunk, family, config, segments)
     mixes = family in ("dsa", "v4d")
@@ -127,13 +127,13 @@ def _config(name: str, family: str, options: dict[str, Any]) -> NetworkConfig:
     for option, value in options.items():
         if option not in known:
             near = _nearest(option, known)
-            raise ModelError(f"no option {option!r}{near}; there are {', '.join(sorted(known))}")
+            raise OptionError(f"no option {option!r}{near}; there are {', '.join(sorted(known))}")
         idle = option not in COMMON | FAMILY_OPTIONS[family]
         if idle and value != getattr(default, option):
-            raise ModelError(f"option {option}={value!r} means nothing to {name}; leave it out")
+            raise OptionError(f"option {option}={value!r} means nothing to {name}; leave it out")
         kind = type(getattr(default, option))
         if not isinstance(value, (kind, int) if kind is float else kind) and option != "blocks":
-            raise ModelError(f"option {option}={value!r} must be of type {kind.__name__}")
+            raise OptionError(f"option {option}={value!r} must be of type {kind.__name__}")
     config = replace(default, **options)
     _check(config)
     return config
@@ -141,20 +141,22 @@ def _config(name: str, family: str, options: dict[str, Any]) -> NetworkConfig:
 
 def _check(config: NetworkConfig) -> None:
     if not config.stages or not set(config.stages) <= {2, 3, 4, 5}:
-        raise ModelError(f"stages={config.stages} must name some of 2, 3, 4, 5 (res2 to res5)")
+        raise OptionError(f"stages={config.stages} must name some of 2, 3, 4, 5 (res2 to res5)")
     if config.every < 1 or config.reduction < 1:
-        raise ModelError(f"every={config.every} and reduction={config.reduction} must be 1 or more")
+        raise OptionError(
+            f"every={config.every} and reduction={config.reduction} must be 1 or more"
+        )
     if config.width < 8 or config.width % 8:
-        raise ModelError(f"width={config.width} must be a multiple of 8, at least 8")
+        raise OptionError(f"width={config.width} must be a multiple of 8, at least 8")
     if not 0 <= config.dropout < 1:
-        raise ModelError(f"dropout={config.dropout} must lie in [0, 1)")
+        raise OptionError(f"dropout={config.dropout} must lie in [0, 1)")
     if config.blocks is not None and (len(config.blocks) != 4 or min(config.blocks) < 1):
-        raise ModelError(f"blocks={config.blocks} must be four numbers of 1 or more")
+        raise OptionError(f"blocks={config.blocks} must be four numbers of 1 or more")
 
 
 def _trunk_spec(name: str, spec: TrunkSpec, config: NetworkConfig) -> TrunkSpec:
     if config.inflate_shortcuts and not spec.inflated:
-        raise ModelError(f"option inflate_shortcuts=True means nothing to {name}; leave it out")
+        raise OptionError(f"option inflate_shortcuts=True means nothing to {name}; leave it out")
     blocks = config.blocks or spec.blocks
     return replace(
         spec, width=config.width, blocks=blocks, inflate_shortcuts=config.inflate_shortcuts
@@ -173,7 +175,7 @@ def _add_mixers(trunk: Trunk, family: str, config: NetworkConfig, segments: int)
     for block in _every_nth(trunk, config):
         if position not in block.positions:
             has = ", ".join(block.positions)
-            raise ModelError(f"position={position!r} is not in this network's block; {has} are")
+            raise OptionError(f"position={position!r} is not in this network's block; {has} are")
         block.insert(_mixer(family, block.channels_at(position), config, segments), position)
 
 
@@ -189,7 +191,7 @@ def _every_nth(trunk: Trunk, config: NetworkConfig) -> list[Block]:
     stages = [trunk.stage(number) for number in sorted(set(config.stages))]
     blocks = [block for stage in stages for block in stage[config.every - 1 :: config.every]]
     if not blocks:
-        raise ModelError(f"every={config.every} picks no block of {config.stages}; lower every")
+        raise OptionError(f"every={config.every} picks no block of {config.stages}; lower every")
     return blocks
 
 

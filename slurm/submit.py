@@ -29,7 +29,15 @@ WRITTEN_BY_SUBMITIT = ("output", "open_mode")
 
 
 class SubmitError(RuntimeError):
-    """Something the user can put right; `main` prints it as one line."""
+    """Something the user can put right; `main` prints it as one line and returns the code."""
+
+    exit_code = 1
+
+
+class SubmitUsageError(SubmitError):
+    """The command line asks for something that does not exist."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,9 @@ def sbatch_options(script: Path, options: argparse.Namespace) -> dict[str, Any]:
 def jobs_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Job]:
     """The runs to submit: one, or one for each combination of the sweep's values."""
     if short := [words[0] for words in options.sweep if len(words) == 1]:
-        raise SubmitError(f"--sweep {short[0]} has no values: --sweep KEY VALUE [VALUE ...]")
+        raise SubmitUsageError(f"--sweep {short[0]} has no values: --sweep KEY VALUE [VALUE ...]")
     if options.sweep and options.out is None:
-        raise SubmitError("a sweep needs --out, the folder of its runs")
+        raise SubmitUsageError("a sweep needs --out, the folder of its runs")
     out = Path(options.out or "runs")
     if not options.sweep:
         return [Job((*(("--out", options.out) if options.out else ()), *rest), out)]
@@ -118,7 +126,7 @@ def jobs_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Job]:
         run = out / re.sub(r"[^\w.=+-]", "-", "+".join(settings))
         made.append(Job(("--out", str(run), *rest, *(f"--{s}" for s in settings)), out))
     if len({job.arguments[1] for job in made}) < len(made):
-        raise SubmitError("two runs of the sweep would share a folder: give each value once")
+        raise SubmitUsageError("two runs of the sweep would share a folder: give each value once")
     return made
 
 
@@ -134,7 +142,7 @@ def check(script: Path, jobs: Sequence[Job]) -> None:
         for job in jobs:
             parse_train([*shlex.split(call[1]), *job.arguments])
     except EngineError as error:
-        raise SubmitError(str(error)) from error
+        raise SubmitUsageError(str(error)) from error
 
 
 def parameters(options: argparse.Namespace, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +180,7 @@ def submit(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, 
         with executor.batch():
             queued = [executor.submit(os.execvp, "bash", job.command(script)) for job in jobs]
     except submitit.core.utils.FailedJobError as error:
-        raise SubmitError(f"sbatch refused: {error}") from error
+        raise SubmitError(f"sbatch refused: {' '.join(str(error).split())}") from error
     for job, handle in zip(jobs, queued, strict=True):
         print(f"job {handle.job_id}: {shlex.join(job.command(script))}")
         print(f"  follow: tail -F {handle.paths.stdout}")
@@ -182,7 +190,7 @@ def submit(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 1 after one line on standard error."""
+    """Exit code 0, or after one line on standard error 1 (failed) or 2 (wrong usage)."""
     options, rest = parse(argv)
     os.chdir(REPOSITORY)
     script = REPOSITORY / "slurm" / f"{options.script}.sh"
@@ -194,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (show if options.dry_run else submit)(script, jobs, folder, settings)
     except SubmitError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0
 
 

@@ -177,8 +177,9 @@ def test_initialisation():
     ],
 )
 def test_refuses(name, options, words):
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=words) as caught:
         build_model(name, **{"num_classes": 5, **options})
+    assert caught.value.exit_code == 2, "wrong usage"
 
 
 def test_default_options_are_welcome_everywhere():

@@ -61,7 +61,7 @@ def test_a_sweep_is_one_array_with_a_folder_for_each_combination(tmp_path: Path)
 )
 def test_mistakes_are_one_line_and_queue_nothing(arguments: tuple[str, ...], words) -> None:
     done = submit("k400", "--data", "/tmp", *arguments, "--dry-run")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
