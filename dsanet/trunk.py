@@ -92,6 +92,13 @@ def to_channels_last(module: nn.Module) -> nn.Module:
     """Lay every convolution weight out channels fastest, 4-D and 5-D ones alike, in place."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in module.parameters():
-        if parameter.ndim in layouts:
-            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
+        if parameter.ndim not in layouts:
+            continue
+        parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
+        if parameter[0, 0].numel() == 1:
+            # Either layout fits kernels of one tap; the gradient has this one's strides, and DDP
+            # wants the weight to have the same.
+            inputs = parameter.shape[1]
+            strides = (inputs, 1, *[inputs] * (parameter.ndim - 2))
+            parameter.data = parameter.data.as_strided(parameter.shape, strides)
     return module

@@ -43,6 +43,16 @@ def test_weights_are_channels_last():
         assert all(dense_last(p) for p in model.parameters() if p.ndim > 3)
 
 
+@pytest.mark.parametrize("name", ["i3d_r50", "v4d_i3d_r18", "se_i3d_r18"])
+def test_gradients_have_the_strides_of_their_weights(name, clips):
+    """Where they differ, as they could for kernels of one tap, DDP copies and warns."""
+    model = dsanet.build_model(name, **SMALL)
+    model(clips(size=32)).sum().backward()
+    kernels = [p for p in model.parameters() if p.ndim > 3]
+    assert any(p[0, 0].numel() == 1 for p in kernels)
+    assert [p.shape for p in kernels if p.grad.stride() != p.stride()] == []
+
+
 @pytest.mark.parametrize("make", [TemporalConv, lambda i, o: VolumeConv(i, o, 3)])
 def test_folding_copies_nothing(make):
     """The convolution underneath reads the map's own storage."""
