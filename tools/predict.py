@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from dsanet.engine.checkpoint import write_atomic
-from dsanet.engine.distributed import World, pick_device
+from dsanet.engine.distributed import World, use_device
 from dsanet.engine.entry import guarded
 from dsanet.engine.evaluate import EvalConfig, load_trained
 from dsanet.engine.predict import Prediction, predict
@@ -53,7 +53,7 @@ def main() -> int:
         data="", checkpoint=str(args.checkpoint), clips=args.clips, crops=args.crops,
         batch=1, compile=False,
     )  # fmt: skip
-    world = World(device=pick_device(args.device, 0))
+    world = World(device=use_device(args.device))
     predictions = predict(args.videos, trained, config, world, args.top)
     for prediction in predictions:
         show(prediction)

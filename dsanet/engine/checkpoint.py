@@ -23,6 +23,11 @@ from dsanet.engine.errors import EngineError, require
 
 NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 PARTIAL = ".partial"
+FORMAT = 1  # of a checkpoint's content
+
+
+class DamagedError(EngineError):
+    """A checkpoint is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -177,13 +182,14 @@ class CheckpointFolder:
         so that it is never taken for one again.
 
         Raises:
-            EngineError: when there are checkpoints and none can be read.
+            EngineError: when there are checkpoints and none can be read, or the newest is of
+                another version of the project.
         """
         names = self.names()
         for path in reversed(names):
             try:
                 return load_checkpoint(path)
-            except EngineError as error:
+            except DamagedError as error:
                 say(f"WARNING: {error}; taking the checkpoint before it")
                 if mend:
                     path.rename(path.with_suffix(".damaged"))
@@ -202,17 +208,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         EngineError: when the file is missing, damaged, or not one of ours.
     """
     if not path.is_file():
-        raise EngineError(f"no checkpoint at {path}; give a run folder or a .pt file")
+        raise DamagedError(f"no checkpoint at {path}; give a run folder or a .pt file")
     match = NAME.fullmatch(path.name)
     if match and _digest(path) != match[2]:
-        raise EngineError(f"checkpoint {path} is damaged: its content does not match its name")
+        raise DamagedError(f"checkpoint {path} is damaged: its content does not match its name")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the broken byte leads to
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EngineError(f"checkpoint {path} cannot be read: {reason}") from error
-    if not isinstance(state, dict):
-        raise EngineError(f"checkpoint {path} holds no state of a run")
+        raise DamagedError(f"checkpoint {path} cannot be read: {reason}") from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise EngineError(f"{path} was not written by train.py: it holds no state of a run")
+    if state["format"] != FORMAT:
+        raise EngineError(
+            f"{path} has format {state['format']}, this version of the project reads {FORMAT}: "
+            "use the one that wrote it (environment.json of its run names the commit)"
+        )
     return state
 
 

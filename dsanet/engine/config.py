@@ -125,13 +125,13 @@ class TrainConfig:
     """Everything that defines a run.
 
     Attributes:
-        data: folder of the shard set.
+        data: folder of the shard set, or its address (https://, s3://, ...).
         model: name of the network.
         out: run folder; an existing one is continued.
         recipe: name of a recipe in dsanet/recipes, read before --config files.
         split: split to train on.
         weights: weights to start from: ImageNet, a checkpoint, or another project's layout.
-        resume: checkpoint file to continue from when the run folder has none.
+        resume: checkpoint file or run folder to continue from when the run folder has none.
         seed: decides order, draws, initial weights and dropout.
         compile: torch.compile; null: on a GPU only.
         epoch_limit: stop after so many epochs without shortening the schedule.

@@ -124,6 +124,18 @@ def pick_device(wanted: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank if visible > 1 else 0)
 
 
+def use_device(wanted: str, local_rank: int = 0) -> torch.device:
+    """The device of this process, made the one that CUDA takes where none is named.
+
+    Raises:
+        UsageError: when there is no such device.
+    """
+    device = pick_device(wanted, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 def _rendezvous(size: int) -> None:
     """Fill in MASTER_ADDR and MASTER_PORT where one machine makes them obvious.
 
@@ -148,10 +160,8 @@ def connect(device: str = "auto", timeout_minutes: float = 60) -> World:
         EngineError: when the other processes cannot be reached.
     """
     rank, size, local_rank = _launched()
-    where = pick_device(device, local_rank)
-    if where.type == "cuda":
-        torch.cuda.set_device(where)
-    world = World(rank, size, local_rank, where)
+    world = World(rank, size, local_rank, use_device(device, local_rank))
+    where = world.device
     if size == 1:
         return world
     _rendezvous(size)

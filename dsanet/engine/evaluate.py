@@ -23,8 +23,8 @@ from dsanet.engine.errors import EngineError, UsageError, require
 from dsanet.engine.metrics import scores_of
 from dsanet.engine.record import versions
 from dsanet.engine.views import Average, Scorer, ScoreTable, score_split
-from pipelines import EvalLoader, LoaderConfig, SamplingConfig
-from shards import Split, open_split
+from pipelines import EvalLoader, LoaderConfig, SamplingConfig, open_data
+from shards import Split
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class EvalConfig:
     """Everything that defines an evaluation.
 
     Attributes:
-        data: folder of the shard set.
+        data: folder of the shard set, or its address (https://, s3://, ...).
         checkpoint: run folder, or one of its .pt files.
         split: split of the shard set.
         clips: clips along the video, a multiple of U for a network that mixes snippets.
         crops: 1 (centre) or 3 (along the longer side).
-        out: folder of metrics.json and scores.npz; null: RUN/eval-SPLIT-CLIPSxCROPS.
+        out: folder of metrics.json and scores.npz; null: RUN/eval-SPLIT-CLIPSxCROPS, with -best
+            for the best checkpoint of a run.
         which: of a run folder, the `last` checkpoint or the `best` on validation.
         average: average the views' `logits`, as the release does, or their `softmax`.
         size: side of a crop; null: 256 for networks trained at 224, else the training size.
@@ -112,8 +113,6 @@ def load_trained(path: Path, which: str = "last") -> Trained:
     """
     source = find_checkpoint(path, which)
     state = load_checkpoint(source)
-    if "config" not in state or "model" not in state:
-        raise EngineError(f"{source} was not written by train.py: it names no network")
     config, classes = state["config"], tuple(state["classes"])
     sampling = SamplingConfig(**config["sampling"])
     model = dsanet.build_model(
@@ -227,7 +226,7 @@ def run_evaluation(config: EvalConfig, world: World, console: Console) -> dict[s
         EngineError, ModelError, ShardError, LoaderError: for what the user can mend.
     """
     trained = load_trained(Path(config.checkpoint), config.which)
-    split = open_split(config.data, config.split)
+    split = open_data(config.data, config.split, config.loader)
     console.say(
         f"{trained.name} of {trained.source}, {len(split)} videos of {split.name}, "
         f"{config.clips} clips x {config.crops} crops of {crop_size(trained, config)}"
@@ -246,5 +245,7 @@ def out_folder(config: EvalConfig) -> Path:
     if config.out:
         return Path(config.out)
     run = Path(config.checkpoint)
-    run = run.parent.parent if run.is_file() else run
-    return run / f"eval-{config.split}-{config.clips}x{config.crops}"
+    name = f"eval-{config.split}-{config.clips}x{config.crops}"
+    if not run.is_file():
+        return run / (name if config.which == "last" else f"{name}-{config.which}")
+    return (run.parent.parent if run.parent.name == "checkpoints" else run.parent) / name

@@ -14,7 +14,7 @@ from torch import nn
 import dsanet
 from dsanet.engine import execution
 from dsanet.engine.board import Board
-from dsanet.engine.checkpoint import find_checkpoint
+from dsanet.engine.checkpoint import FORMAT, find_checkpoint
 from dsanet.engine.config import TrainConfig, plain
 from dsanet.engine.console import Console
 from dsanet.engine.distributed import World
@@ -24,10 +24,8 @@ from dsanet.engine.optim import WeightAverage, build_optimizer
 from dsanet.engine.record import RunFolder, versions
 from dsanet.engine.signals import Signals
 from dsanet.engine.validate import Validator
-from pipelines import TrainLoader
-from shards import Split, open_split
-
-FORMAT = 1
+from pipelines import TrainLoader, open_data
+from shards import Split
 
 
 @dataclass
@@ -133,12 +131,12 @@ def open_splits(config: TrainConfig) -> tuple[Split, Split | None]:
 
     Raises:
         UsageError: when their classes differ.
-        ShardError: when one is missing.
+        ShardError, LoaderError: when one is missing, or cannot be fetched.
     """
-    train = open_split(config.data, config.split)
+    train = open_data(config.data, config.split, config.loader)
     if config.validation.split is None:
         return train, None
-    val = open_split(config.data, config.validation.split)
+    val = open_data(config.data, config.validation.split, config.loader)
     if tuple(val.classes) != tuple(train.classes):
         raise UsageError(
             f"splits {train.name} and {val.name} of {config.data} have different classes "

@@ -11,7 +11,7 @@ import torch
 
 from dsanet.engine import EngineError
 from dsanet.engine import checkpoint as module
-from dsanet.engine.checkpoint import CheckpointFolder, load_checkpoint
+from dsanet.engine.checkpoint import FORMAT, CheckpointFolder, load_checkpoint
 
 
 class Killed(BaseException):
@@ -19,7 +19,7 @@ class Killed(BaseException):
 
 
 def state(step: int) -> dict[str, Any]:
-    return {"step": step, "weights": torch.full((1000,), float(step))}
+    return {"format": FORMAT, "step": step, "weights": torch.full((1000,), float(step))}
 
 
 def killer(real: Any, at: int) -> Any:
@@ -159,6 +159,31 @@ def test_a_full_disk_is_an_error_that_keeps_what_is_there(
             folder.save(2, state(2))
     assert [path.name[:14] for path in folder.names()] == ["step-000000001"]
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"layer.weight": torch.zeros(2)}, "was not written by train.py"),
+        ([1, 2], "was not written by train.py"),
+        ({"format": FORMAT + 1}, f"has format {FORMAT + 1}, this version of the project reads"),
+    ],
+)
+def test_what_is_no_checkpoint_of_this_version_is_refused(
+    content: Any, told: str, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(EngineError, match=told):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_checkpoint_of_another_version_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, state(1))
+    path = folder.save(2, state(2) | {"format": FORMAT + 1})
+    with pytest.raises(EngineError, match="has format"):
+        folder.newest(pytest.fail, mend=True)
+    assert path.exists()
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from dsanet.engine import UsageError
 from dsanet.engine.config import RuntimeConfig
-from dsanet.engine.distributed import World, _launched, _rendezvous, pick_device
+from dsanet.engine.distributed import World, _launched, _rendezvous, pick_device, use_device
 from dsanet.engine.execution import (
     build_scaler,
     compiled,
@@ -149,6 +149,15 @@ def test_the_device_is_chosen_by_what_is_visible(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
     assert pick_device("auto", local) == torch.device("cuda", index)
     assert pick_device("cpu", local) == CPU
+
+
+def test_the_device_chosen_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert use_device("cuda:3") == torch.device("cuda", 3)
+    assert current == [torch.device("cuda", 3)]
+    assert use_device("cpu") == CPU
 
 
 def test_more_tasks_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

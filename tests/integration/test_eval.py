@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsanet.engine.config import TrainConfig
 from dsanet.engine.console import Console
 from dsanet.engine.distributed import World
-from dsanet.engine.evaluate import parse_eval, run_evaluation
+from dsanet.engine.evaluate import EvalConfig, out_folder, parse_eval, run_evaluation
+from dsanet.engine.training import open_splits
+from pipelines import LoaderConfig
 from shards import open_split
 from tests.integration.scripts import eval_here, run_script
 
@@ -93,6 +96,32 @@ def test_a_video_that_cannot_be_read_is_listed_and_the_code_is_3(
     assert metrics["missing"] == [key]
     assert metrics["videos"] == 7
     assert scores(tmp_path / "out")["ids"].tolist() == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_scores_of_a_checkpoint_land_beside_it(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("checkpoints/step.pt", "mine/good.pt")]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    folders = {
+        out_folder(EvalConfig(data="d", checkpoint=str(path), which=which))
+        for path, which in [(tmp_path, "last"), (tmp_path, "best"), *((f, "last") for f in files)]
+    }
+    names = ("eval-val-8x3", "eval-val-8x3-best", "mine/eval-val-8x3")
+    assert folders == {tmp_path / name for name in names}
+
+
+def test_a_set_behind_an_address_is_fetched(
+    small_shards: Path, trained: Path, tmp_path: Path, alone: Path
+) -> None:
+    pytest.importorskip("fsspec", reason="needs the extra `remote`")
+    address, scratch = f"file://{small_shards}", str(tmp_path / "scratch")
+    words = ("--data", address, "--checkpoint", trained, "--out", tmp_path / "out")
+    assert eval_here(*words, "--loader.scratch", scratch) == 0
+    np.testing.assert_allclose(scores(tmp_path / "out")["scores"], scores(alone)["scores"])
+    loader = LoaderConfig(scratch=scratch)
+    config = TrainConfig(data=address, model="m", out="o", loader=loader)
+    assert [split and len(split) for split in open_splits(config)] == [20, 8]
 
 
 class Watched(World):
