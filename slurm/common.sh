@@ -127,6 +127,9 @@ train() { # train ARGS...: train.py, one task per GPU
     out=${out:-runs/$name}
     [[ -n $data ]] || fail "--data is missing: sbatch [options] slurm/NAME.sh --data SHARDS --out RUN"
     mkdir -p "$(dirname "$out")"
+    local cap
+    cap=$(option runtime.max_requeues "$@")
+    MAX_RESTARTS=${cap:-$MAX_RESTARTS} # of what `leave` requeues, too
     in_container "$data" "$out" "$SCRATCH"
     trap 'leave $?' EXIT
     check_nodes "$data"
