@@ -7,7 +7,8 @@ torchrun --nproc-per-node=8 train.py ...      (one node, one process per GPU)
 srun python train.py ...                      (SLURM: see slurm/k400.sh)
 
 Any key of the configuration can be given with dots; `--print_config` shows them all, merged.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 128 + n ended by signal n with everything saved.
+Exit codes: 0 done, 1 failed, 2 wrong usage; stopped by a signal with everything saved: 138 by
+SIGUSR1 or SIGUSR2, 143 by SIGTERM or Ctrl-C (130: a second Ctrl-C, which waits for nothing).
 """
 
 import signal

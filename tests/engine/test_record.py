@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pytest
+
+from dsanet.engine import record
 from dsanet.engine.record import RunFolder, git_state, versions
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_continued_run_drops_what_it_will_record_again(tmp_path: Path) -> None:
@@ -21,14 +27,26 @@ def test_a_continued_run_drops_what_it_will_record_again(tmp_path: Path) -> None
         {"kind": "epoch", "samples": 16, "epoch": 2},
         {"kind": "train", "samples": 20},
     ]
-    for record in kept + late:
-        folder.add(record)
+    for entry in kept + late:
+        folder.add(entry)
     with folder.metrics.open("a") as file:
         file.write('{"kind": "train", "samples": 1')  # killed while writing
     folder.cut(samples=16, epochs=1)
     assert [json.loads(line) for line in folder.metrics.read_text().splitlines()] == kept
 
 
-def test_versions_and_git_state_are_known() -> None:
+def test_versions_are_known() -> None:
     assert {"python", "torch", "numpy"} <= versions().keys()
-    assert set(git_state()) <= {"commit", "changes", "diff"}
+
+
+def test_the_commit_is_known_in_a_checkout() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    state = git_state()
+    assert set(state) == {"commit", "changes", "diff"}
+    assert re.fullmatch("[0-9a-f]{40}", state["commit"])
+
+
+def test_outside_git_there_is_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "dsanet" / "engine" / "record.py"))
+    assert git_state() == {}
