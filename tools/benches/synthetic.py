@@ -42,7 +42,8 @@ def synthetic_split(root: Path, videos: int, frames: int, per_tar: int = 64) -> 
         {"name": f"train-{n:06d}.tar", "size": 1, "sha256": "0" * 64, "samples": per_tar}
         for n in range(count)
     ]
-    counts = {"samples": videos, "frames": videos * frames}
+    sources = {"ok": videos, "missing": 0, "refused": 0, "deferred": 0}
+    counts = {"samples": videos, "frames": videos * frames, "sources": sources}
     manifest = {"format": FORMAT, "version": FORMAT_VERSION, "split": "train", "counts": counts}
     classes = [f"class {n}" for n in range(400)]
     more = {"classes": classes, "settings": ShardSettings().recorded(), "tars": tars}
