@@ -26,6 +26,7 @@ class Report:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = True
     seconds: float = 0.0
+    share: bool = False  # of one task among several
 
     def of(self, status: str) -> list[dict[str, Any]]:
         """Verdicts with this status: ok, refused, missing or deferred."""
@@ -48,8 +49,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 when all is well, 3 when some inputs were bad, 1 when none was good."""
-        if self.verdicts and not self.ok:
+        """0 when all is well, 3 when some inputs were bad, 1 when none of the split was good."""
+        if self.verdicts and not self.ok and not self.share:
             return 1
         return 3 if self.refused else 0
 
@@ -104,7 +105,8 @@ def build_split(
         if complete:
             merge(state.folder)
         verdicts = [verdict for plan in mine for verdict in state.verdicts(plan.name)]
-    return Report(state.folder, verdicts, complete, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Report(state.folder, verdicts, complete, seconds, share=task[1] > 1)
 
 
 def _check_classes(out: Path, split: str, classes: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ def scan_tar(path: Path) -> Scan:
         raise ShardError(f"{path} is missing") from None
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        raise ShardError(f"{path} is damaged in {at} ({text}): make it again") from None
+        raise ShardError(
+            f"{path} is damaged in {at} ({text}): delete it and run the same command"
+        ) from None
     if not record:
         raise ShardError(f"{path} ends without its record: cut off, or no tar of a shard set")
     return Scan(record, samples, list(groups.values()))
@@ -99,6 +102,8 @@ class _Column:
         """Put the true length into the header, and the file into its place."""
         self._file.seek(0)
         self._header()
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
         self._partial.replace(self._final)
 

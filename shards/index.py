@@ -74,7 +74,7 @@ class Split:
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise ShardError(f"{path} is missing: {remedy}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise ShardError(f"{path} is damaged ({error}): {remedy}") from None
         if not _fits(array.dtype, ARRAYS[name]) or (rows is not None and len(array) != rows):
             raise ShardError(f"{path} does not fit the manifest: {remedy}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ def write_text(path: Path, text: str) -> None:
     """Write a file so that readers see the old one or the whole new one. Raises ShardError."""
     partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_text(text, encoding="utf-8")
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
         raise ShardError(f"cannot write {path}: {error.strerror}") from None
@@ -37,8 +41,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ShardError(_why_missing(folder)) from None
     except (OSError, ValueError) as error:
         raise ShardError(f"{path} is damaged ({error}): tools/shard.py reindex {folder}") from None
+    if not isinstance(manifest, dict):
+        raise ShardError(f"{path} is damaged: tools/shard.py reindex {folder}")
     check_version(manifest, path)
+    if not _has_all(manifest):
+        raise ShardError(f"{path} lacks parts of a manifest: tools/shard.py reindex {folder}")
     return manifest
+
+
+def _has_all(manifest: dict[str, Any]) -> bool:
+    """Whether what every reader looks up is there."""
+    try:
+        numbers = [manifest["counts"][name] for name in ("samples", "frames")]
+        numbers += [tar[name] for tar in manifest["tars"] for name in ("size", "samples")]
+        texts = [tar[name] for tar in manifest["tars"] for name in ("name", "sha256")]
+        texts += [manifest["settings"]["codec"], *manifest["classes"]]
+        numbers += [manifest["settings"]["gop"]]
+        return (
+            all(isinstance(n, int) for n in numbers)
+            and all(isinstance(t, str) for t in texts)
+            and isinstance(manifest["counts"]["sources"], dict)
+            and isinstance(manifest["classes"], list)
+        )
+    except (KeyError, TypeError):
+        return False
 
 
 def check_version(manifest: dict[str, Any], path: Path) -> None:

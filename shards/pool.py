@@ -178,7 +178,8 @@ class Pool:
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if -code in CRASHES:
             return {"status": "refused", "kind": "crash", "reason": f"crashed FFmpeg ({name})"}
-        reason = f"its worker process was ended by {name}"
+        kind, reason = "worker", f"its worker process was ended by {name}"
         if -code == signal.SIGXCPU:
-            reason = f"took more than {self.crew.settings.cpu_seconds} s of CPU time"
-        return {"status": "deferred", "kind": "time", "reason": f"{reason}: run again"}
+            limit = self.crew.settings.cpu_seconds
+            kind, reason = "time", f"took more than {limit} s of CPU time"
+        return {"status": "deferred", "kind": kind, "reason": f"{reason}: run again"}

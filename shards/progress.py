@@ -21,7 +21,7 @@ PLAIN_SECONDS = 10.0
 def human_bytes(count: float) -> str:
     """A number of bytes with three significant digits and a decimal unit."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # what is more would be rounded to 1e+03
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"

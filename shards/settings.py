@@ -14,6 +14,7 @@ GOP_CODECS = ("h264", "hevc", "vp9")
 CODECS = ("mjpeg", *GOP_CODECS)
 # mjpeg: FFmpeg's quantiser scale, 2 (best) to 31; the others: constant rate factor.
 DEFAULT_QUALITY = {"mjpeg": 6, "h264": 23, "hevc": 26, "vp9": 33}
+QUALITY = {"mjpeg": (2, 31), "h264": (1, 51), "hevc": (1, 51), "vp9": (1, 63)}  # best, worst
 # Settings that change how fast or how patiently a set is built, never its bytes.
 OPERATIONAL = ("workers", "cpu_seconds", "memory_mb")
 
@@ -90,7 +91,9 @@ class ShardSettings:
             raise ShardUsageError(f"codec {self.codec!r}: choose one of {', '.join(CODECS)}")
         self._need(16 <= self.short_side <= 4096, "short_side", "16 to 4096 pixels")
         self._need(1 <= self.gop <= 255, "gop", "1 to 255 frames")
-        self._need(self.quality is None or 1 <= self.quality <= 63, "quality", "1 to 63")
+        low, high = QUALITY[self.codec]
+        good = self.quality is None or low <= self.quality <= high
+        self._need(good, "quality", f"{low} to {high} for {self.codec}")
         self._need(self.keep_partial >= 0, "keep_partial", "0 or a number of frames")
         self._need(self.max_seconds > 0, "max_seconds", "more than 0 seconds")
         self._need(self.tar_samples is None or self.tar_samples > 0, "tar_samples", "1 or more")

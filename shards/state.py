@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from shards.settings import ShardSettings
 from shards.worker import sha256
 
 FOLDER = ".build"
+RECORDED = {"split", "settings", "versions", "fingerprint", "tars"}
 
 
 def make_record(
@@ -56,7 +59,9 @@ class State:
         except OSError as error:
             raise ShardError(f"cannot write to {self.folder}: {error.strerror}") from None
         if not (self.home / "plan.json").exists():
-            write_json(self.home / "plan.json", record)
+            own = self.home / f"plan.{socket.gethostname()}.{os.getpid()}.json"
+            write_json(own, record)
+            own.replace(self.home / "plan.json")  # tasks that begin together do not meet
         elif changed := _changes(self.record(), record):
             raise ShardError(
                 f"{self.folder} was begun differently ({', '.join(changed)}): give another --out, "
@@ -67,8 +72,14 @@ class State:
         """The record of the build that was begun here."""
         try:
             found: dict[str, Any] = json.loads((self.home / "plan.json").read_text())
-        except (OSError, ValueError):
+        except OSError:
             raise ShardError(f"{self.folder} holds no begun split: run tools/shard.py") from None
+        except ValueError:
+            found = {}
+        if not isinstance(found, dict) or not found.keys() >= RECORDED:
+            raise ShardError(
+                f"{self.home / 'plan.json'} is damaged: delete it and run the same command"
+            )
         return found
 
     @contextmanager
@@ -101,8 +112,12 @@ class State:
             path.unlink(missing_ok=True)
 
     def is_finished(self, tar: str) -> bool:
-        """Whether the tar is in its place and remembered."""
-        return self._path(tar).is_file() and (self.folder / tar).is_file()
+        """Whether the tar is in its place, as long as it was, and remembered."""
+        try:
+            done = json.loads(self._path(tar).read_text())
+            return bool(done["verdicts"]) and (self.folder / tar).stat().st_size == done["size"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def verdicts(self, tar: str) -> list[dict[str, Any]]:
         """The verdicts of a finished tar."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shards.errors import ShardError
+
 BLOCK = 512
+PATIENCE = 3.0  # seconds in which the worker of a killed build is gone
 # A member of a vendor type: tar readers of all kinds pass over it as "not a regular file".
 RECORD_NAME = "__record__"
 RECORD_TYPE = b"Z"
@@ -69,11 +74,34 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
+def _open_alone(path: Path) -> BinaryIO:
+    """Open a file for writing, locked against a second writer, its contents as they are."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.close()
+                raise ShardError(f"{path} is being written by another process: wait") from None
+            time.sleep(0.05)
+        except OSError:
+            return file  # a file system without locks: the build has said so
+        file.close()  # it got its final name meanwhile
+
+
 class TarWriter:
-    """Appends members to a tar file at `path`, from byte `offset` on."""
+    """Appends members to a tar file at `path`, from byte `offset` on.
+
+    Raises ShardError where another process is writing the same file.
+    """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
-        self._file = open(path, "r+b" if offset else "w+b")  # noqa: SIM115  (closed by close)
+        self.path = path
+        self._file = _open_alone(path)
         self._file.truncate(offset)
         self.offset = offset
 
@@ -108,14 +136,17 @@ class TarWriter:
         self._file.truncate(offset)
         self.offset = offset
 
-    def finish(self, record: dict[str, Any]) -> None:
-        """Append the record and the end of the archive, and bring the bytes to the disk."""
+    def finish(self, record: dict[str, Any], target: Path | None = None) -> None:
+        """Append the record and the end of the archive, bring the bytes to the disk, and the file
+        to its final name `target`."""
         self.add(RECORD_NAME, json.dumps(record, sort_keys=True).encode(), RECORD_TYPE)
         self._file.seek(self.offset)
         self._file.write(bytes(2 * BLOCK))
         self._file.truncate(self.offset + 2 * BLOCK)
         self._file.flush()
         os.fsync(self._file.fileno())
+        if target is not None:
+            self.path.replace(target)  # before the lock goes, or another writer could cut it off
         self.close()
 
     def flush(self) -> None:

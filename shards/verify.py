@@ -14,7 +14,7 @@ import numpy as np
 
 from shards import mp4
 from shards.decode import STRICT
-from shards.errors import BadVideo, ShardError
+from shards.errors import BadVideo, ShardError, ShardUsageError
 from shards.finish import Scan, idx_text, scan_tar
 from shards.index import Split, open_split
 from shards.jpeg import read_header
@@ -31,6 +31,8 @@ def verify_split(
     `on_tar` is told the samples of each tar once it is read. Raises ShardError where there is no
     split to read.
     """
+    if workers < 1:
+        raise ShardUsageError(f"verify with {workers} workers: give 1 or more")
     split = open_split(folder.parent, folder.name)
     with ThreadPoolExecutor(workers) as pool:
         faults: list[str] = []
@@ -77,7 +79,7 @@ def _content_faults(split: Split, number: int, scan: Scan) -> Iterator[str]:
         if not _row_agrees(split, int(i), about):
             yield f"{path}, sample {about['key']}: the index says otherwise than the tar: reindex"
     idx = path.with_suffix(".idx")
-    if not idx.is_file() or idx.read_text() != idx_text(scan.listing):
+    if not idx.is_file() or idx.read_bytes() != idx_text(scan.listing).encode():
         yield f"{idx} is missing or wrong: reindex"
 
 

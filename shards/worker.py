@@ -59,7 +59,7 @@ def _size_of(path: Path) -> int:
         if path.is_dir():
             return sum(entry.stat().st_size for entry in os.scandir(path))
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return 0
 
 
@@ -84,6 +84,9 @@ def judge(source: Source, settings: ShardSettings, tar: TarWriter) -> dict[str, 
         "bytes_in": _size_of(source.path),
     }
     before = tar.offset
+    if "\0" in str(source.path):
+        reason = "a path with a NUL: correct the list"
+        return verdict | {"status": "refused", "kind": "path", "reason": reason}
     try:
         about = pack(source, settings, tar)
     except BadVideo as bad:
@@ -127,10 +130,9 @@ def write_tar(job: dict[str, Any], send: Send) -> None:
         verdicts.append(verdict)
         send(event="end", offset=tar.offset, verdict=verdict)
     limit_cpu(settings.cpu_seconds)
-    tar.finish(job["record"] | {"verdicts": verdicts})
-    digest, size = sha256(part), part.stat().st_size
-    part.replace(job["tar"])
-    send(event="done", sha256=digest, size=size)
+    final = Path(job["tar"])
+    tar.finish(job["record"] | {"verdicts": verdicts}, final)
+    send(event="done", sha256=sha256(final), size=final.stat().st_size)
 
 
 def _sender() -> Send:

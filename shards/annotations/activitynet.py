@@ -24,13 +24,26 @@ def _read_database(path: Path) -> dict[str, dict[str, Any]]:
         raise ShardError(f"cannot read the list {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise ShardError(f"{path} is not ActivityNet's JSON: it has no 'database'") from None
-    return dict(database)
+    if not isinstance(database, dict):
+        raise ShardError(f"{path}: 'database' is not an object of videos by their id")
+    for name, entry in database.items():
+        try:
+            _segments(entry)
+            _duration(entry)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            text = f"{type(error).__name__}: {error}"
+            raise ShardError(f"{path}, video {name}: its entry is damaged ({text})") from None
+    return database
+
+
+def _duration(entry: dict[str, Any]) -> float:
+    return float(entry.get("duration") or 0)
 
 
 def _segments(entry: dict[str, Any]) -> list[Segment]:
     """Labelled segments (start, end, label) with a length, in order of time."""
     found = []
-    for annotation in entry.get("annotations", ()):
+    for annotation in entry.get("annotations") or ():
         start, end = map(float, annotation["segment"])
         if end > start:
             found.append((start, end, str(annotation["label"])))
@@ -99,7 +112,7 @@ def _to_sources(
 ) -> Iterator[Source]:
     path = folder.find(f"v_{name}") or folder.find(name)
     numbers = {label: number for number, label in enumerate(classes)}
-    parts = _parts(mode, float(entry.get("duration", 0)), _segments(entry))
+    parts = _parts(mode, _duration(entry), _segments(entry))
     for count, (start, end, found) in enumerate(parts):
         unknown = [label for _, _, label in found if label not in numbers]
         if unknown:

@@ -33,7 +33,10 @@ def read_lines(path: Path) -> list[str]:
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file whose header names `columns`. Raises ShardError."""
-    rows = list(csv.DictReader(read_lines(path), restval=""))
+    try:
+        rows = list(csv.DictReader(read_lines(path), restval=""))
+    except csv.Error as error:
+        raise ShardError(f"the list {path} is not CSV: {error}") from None
     if not rows:
         raise ShardError(f"the list {path} has no line under its header")
     lacking = [column for column in columns if column not in rows[0]]
@@ -65,7 +68,7 @@ def to_label(text: str, numbers: Mapping[str, int], where: str) -> int:
     """A label written as a class name or as a number. Raises ShardError that names the place."""
     if text in numbers:
         return numbers[text]
-    if text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
     known = "not among the classes" if numbers else "no number, and there is no --classes file"
     raise ShardError(f"{where}: the label {text!r} is {known}")

@@ -43,6 +43,8 @@ def test_folder_without_classes_counts_them(tmp_path):
         ("x.mp4\n", "line 1"),
         ("x.mp4 0\ny.mp4 dancing\n", "line 2.*dancing"),
         ("x 0\nx 1\n", "twice"),
+        ("x.mp4 \u00b2\n", "line 1.*label"),
+        ("x.mp4 99999999999999999999\n", "line 1.*label"),
     ],
 )
 def test_folder_names_the_wrong_line(tmp_path, text, message):
@@ -70,7 +72,8 @@ def test_csv_with_segments(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("name,label\nx,0\n", "column path"), ("path,label\n", "no line"),
-     ("path,label,start,end\nx,0,5,4\n", "no length")],
+     ("path,label,start,end\nx,0,5,4\n", "no length"),
+     ("path,label\n" + "x" * 200_000 + ",0\n", "is not CSV")],
 )  # fmt: skip
 def test_csv_names_what_is_wrong(tmp_path, text, message):
     path = tmp_path / "list.csv"
@@ -233,6 +236,33 @@ def test_activitynet_says_what_it_lacks(activitynet):
         read_list("activitynet", *activitynet, split="test")
     with pytest.raises(ShardUsageError, match="segments"):
         read_list("activitynet", *activitynet, segments="half")
+
+
+@pytest.mark.parametrize(
+    ("database", "message"),
+    [
+        ([], "not an object"),
+        ({"a": {"annotations": [{"segment": [1], "label": "x"}]}}, "video a: its entry"),
+        ({"a": {"annotations": [{"label": "x"}]}}, "video a: its entry"),
+        ({"a": {"duration": "long"}}, "video a: its entry"),
+        ({"a": 3}, "video a: its entry"),
+    ],
+)
+def test_a_damaged_activitynet_list_is_one_clear_line(activitynet, database, message):
+    videos, path = activitynet
+    path.write_text(json.dumps({"database": database}))
+    with pytest.raises(ShardError, match=message):
+        read_list("activitynet", videos, path)
+
+
+def test_an_unknown_duration_is_none_at_all(activitynet):
+    videos, path = activitynet
+    entry = {"subset": "training", "duration": None, "annotations": None}
+    path.write_text(json.dumps({"database": {"one": entry}}))
+    (source,) = read_list("activitynet", videos, path, ["A"]).sources
+    assert source.labels == ()
+    with_pieces = read_list("activitynet", videos, path, ["A"], segments="10")
+    assert with_pieces.sources == []
 
 
 def test_classes_are_named_once(tmp_path):

@@ -166,7 +166,7 @@ class Crashing(Pool):
 @pytest.mark.parametrize(
     ("fatal", "status", "kind"),
     [(signal.SIGSEGV, "refused", "crash"), (signal.SIGXCPU, "deferred", "time"),
-     (signal.SIGKILL, "deferred", "time")],
+     (signal.SIGKILL, "deferred", "worker")],
 )  # fmt: skip
 def test_a_worker_that_dies_takes_one_source_with_it(sources, tmp_path, fatal, status, kind):
     Crashing.fatal, Crashing.struck = fatal, False
