@@ -180,7 +180,7 @@ def submit(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, 
         with executor.batch():
             queued = [executor.submit(os.execvp, "bash", job.command(script)) for job in jobs]
     except submitit.core.utils.FailedJobError as error:
-        raise SubmitError(f"sbatch refused: {' '.join(str(error).split())}") from error
+        raise SubmitError("sbatch refused the job for the reason above") from error
     for job, handle in zip(jobs, queued, strict=True):
         print(f"job {handle.job_id}: {shlex.join(job.command(script))}")
         print(f"  follow: tail -F {handle.paths.stdout}")

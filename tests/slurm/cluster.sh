@@ -6,7 +6,7 @@
 #   cluster.sh kill-node DIR I  the power cord of node nI is pulled
 #   cluster.sh boot-node DIR I  node nI comes back
 #   cluster.sh down DIR         stop everything (DIR stays: its log/ says what happened)
-#   cluster.sh clean            remove what a crashed run left on the machine
+#   cluster.sh clean            stop the cluster that runs or that a crashed run left behind
 #
 # Root only. Needs slurmctld slurmd slurm-client munge iproute2 util-linux. Use it by hand with
 # `export SLURM_CONF=DIR/etc/slurm.conf`. One cluster at a time: ports and namespaces have fixed names.
@@ -120,7 +120,10 @@ wire() { # a bridge on the host and one namespace with an eth0 for each of $1 no
 
 up() {
     local nodes=$1 i
-    clean
+    if [[ -s $STATE ]]; then
+        say "there is a cluster in $(<"$STATE"): \`cluster.sh clean\` stops it, whosever it is"
+        exit 1
+    fi
     mkdir -p "$DIR"/{etc,munge,state,log,spool,dev,local}
     chmod 755 "$DIR" "$DIR/munge"
     echo "$DIR" >"$STATE"

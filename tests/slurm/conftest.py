@@ -51,6 +51,8 @@ def cluster() -> Iterator[lab.Cluster]:
 def boot(folder: Path) -> None:
     """Start the cluster; fails with what it said."""
     with open(folder / "boot.log", "w") as log:  # no pipe: the daemons would hold it open
+        # Who holds the lock owns the machine's cluster; one that is there now was left behind.
+        subprocess.run([lab.CLUSTER_SH, "clean"], stdout=log, stderr=log, timeout=60, check=False)
         command = [lab.CLUSTER_SH, "up", folder, str(NODES)]
         done = subprocess.run(command, stdout=log, stderr=log, timeout=60, check=False)
     assert done.returncode == 0, (folder / "boot.log").read_text()

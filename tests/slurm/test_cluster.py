@@ -176,6 +176,21 @@ def test_shards_of_an_array_are_those_of_one_task(cluster: Cluster, tmp_path: Pa
         assert one.read_bytes() == array_made.read_bytes(), name
 
 
+def test_what_sbatch_refuses_is_said_without_a_traceback(
+    cluster: Cluster, options, tmp_path: Path
+) -> None:
+    words = (REPOSITORY / "slurm" / "submit.py", "k400", *options, "--out", tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, *map(str, words), "--partition", "nowhere"],
+        env=cluster.environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    *reasons, last = done.stderr.splitlines()
+    assert "invalid partition specified: nowhere" in reasons[0]
+    assert last == "error: sbatch refused the job for the reason above"
+    assert "Traceback" not in done.stderr
+
+
 def test_sweep_of_which_one_run_is_requeued(
     cluster: Cluster, options, undisturbed: Run, tmp_path: Path
 ) -> None:
