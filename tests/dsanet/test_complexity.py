@@ -131,6 +131,6 @@ def test_tool_prints_the_papers_tables():
 
 def test_tool_refuses_a_wrong_name():
     done = tool("--model", "dsa_r50")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: no network 'dsa_r50' (did you mean 'dsa_")
     assert "Traceback" not in done.stderr
