@@ -45,8 +45,8 @@ class VolumeConv(nn.Conv3d):
     """3 x k x k convolution, run on the channels_last_3d view (N, C, T, H, W).
 
     For I3D-R18's 3 x 3 x 3. Against three shifted 3 x 3 convolutions, or one over three stacked
-    frames, this was 1.3 to 1.8 times faster on a CPU (forward and backward, float32 and bfloat16:
-    docs/models.md); ``tools/bench.py model --kernels`` repeats the comparison, on a GPU too.
+    frames, this was 1.2 to 1.8 times faster on a CPU (docs/models.md);
+    ``tools/bench.py model --kernels`` repeats the comparison, on a GPU too.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> None:
