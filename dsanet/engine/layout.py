@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from torch import Tensor
+
 from dsanet.engine.config import TrainConfig
 from dsanet.engine.errors import UsageError
 from dsanet.engine.optim import peak_rate
@@ -70,6 +73,17 @@ def plan_steps(config: TrainConfig, processes: int, videos_in_split: int) -> Lay
     micro = repeats * _largest_divisor(share // repeats, max(config.batch.per_gpu // repeats, 1))
     epochs = min(config.schedule.epochs, config.epoch_limit or config.schedule.epochs)
     return Layout(videos, processes, micro, share // micro, views // videos, epochs)
+
+
+def every_nth(views: Tensor, start: int, step: int, repeats: int) -> Tensor:
+    """Of views (B, ...), `repeats` of a video in a row, those of videos start, start + step, ..."""
+    return views.unflatten(0, (-1, repeats))[start::step].flatten(0, 1).contiguous()
+
+
+def interleaved(ids: list[np.ndarray], repeats: int) -> list[int]:
+    """Ids of a step's views in the order of the epoch, from those of each process (B,), by rank."""
+    videos = [part.reshape(-1, repeats) for part in ids]
+    return np.stack(videos, axis=1).reshape(-1).tolist()
 
 
 def describe(config: TrainConfig, layout: Layout) -> list[str]:

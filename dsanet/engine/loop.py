@@ -17,9 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 from dsanet.engine.checkpoint import CheckpointFolder
 from dsanet.engine.errors import NonFiniteError
 from dsanet.engine.execution import autocast
+from dsanet.engine.layout import every_nth, interleaved
 from dsanet.engine.loss import correct, cross_entropy, mix
 from dsanet.engine.meters import StepMeter, Times
 from dsanet.engine.monitor import GpuMonitor
+from dsanet.engine.nonfinite import mended
 from dsanet.engine.optim import peak_rate, schedule_factor, set_rate
 from dsanet.engine.records import STATS, Pending, Window, epoch_record, train_record
 from dsanet.engine.signals import Stop
@@ -114,13 +116,16 @@ class Loop:
     def backward(self, batch: Batch, part: int) -> Tensor:
         """Forward and backward of one group; its (loss, videos recognised), for the step's sums.
 
-        Groups are every G-th video of the step, G = processes x accumulation, so that BatchNorm,
-        dropout and mixup see the same groups, with the same draws, on any number of processes.
+        Groups are every G-th video of the step with all its views, G = processes x accumulation, so
+        that BatchNorm, dropout and mixup see the same groups, with the same draws, on any number of
+        processes.
         """
         t, parts = self.t, self.t.layout.accumulation
+        repeats = t.config.augment.repeats
         draws = t.reseed(group=t.world.rank + part * t.world.size)
-        labels = batch.labels[part::parts].to(t.world.device, non_blocking=True)
-        clips = batch.clips[part::parts].contiguous()
+        labels = every_nth(batch.labels, part, parts, repeats)
+        labels = labels.to(t.world.device, non_blocking=True)
+        clips = every_nth(batch.clips, part, parts, repeats)
         clips, targets = mix(clips, labels, t.config.loss.mixup, draws)
         with self.alone(last=part == parts - 1):
             with autocast(t.precision, t.world.device):
@@ -219,8 +224,7 @@ class Loop:
 
     def global_ids(self, ids: np.ndarray) -> list[int]:
         """Sample ids of the step over all processes, in the order of the epoch's plan."""
-        parts = [part.reshape(-1) for part in self.t.world.gather(ids)]
-        return np.stack(parts, axis=1).reshape(-1).tolist()
+        return interleaved(self.t.world.gather(ids), self.t.config.augment.repeats)
 
     def end_epoch(self, epochs: int) -> None:
         """Verdict, validation and checkpoint after an epoch."""
@@ -255,11 +259,12 @@ class Loop:
         message = f"loss {loss:g}, gradient norm {norm:g} in step {step.step}"
         if t.world.main:
             # The scaler has skipped this step's update, so these are the weights it began with.
-            path = folder.save(step.step - 1, t.state(step.samples))
+            state, note = mended(t.state(step.samples), t.folder.checkpoints)
+            path = folder.save(step.step - 1, state)
             keys = ", ".join(t.split.key(i) for i in ids[:8] if i >= 0)
             message += (
-                f"; samples {ids} ({keys} ...); the state before it is in {path}: see it again "
-                f"with --resume {path} --out ANOTHER, or lower --optim.lr"
+                f"; samples {ids} ({keys} ...); the state before it is in {path}{note}: see it "
+                f"again with --resume {path} --out ANOTHER, or lower --optim.lr"
             )
         t.world.barrier()
         raise NonFiniteError(message)

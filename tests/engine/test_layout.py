@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from dsanet.engine import UsageError
 from dsanet.engine.config import BatchConfig, TrainConfig, recipes
-from dsanet.engine.layout import describe, plan_steps
+from dsanet.engine.layout import describe, every_nth, interleaved, plan_steps
 
 CONFIG = TrainConfig(data="d", model="dsa_i3d_r50", out="o")
 
@@ -37,6 +39,23 @@ def test_repeated_views_stay_together() -> None:
     layout = plan_steps(config, 2, 100)
     assert layout.micro % 4 == 0
     assert layout.steps_per_epoch == 400 // 96
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_groups_and_their_order_do_not_depend_on_the_number_of_processes(repeats: int) -> None:
+    """A step of 8 videos falls into the same 4 groups, each video with all its views."""
+    views = np.repeat(np.arange(8), repeats)
+    expected = [[v for v in range(g, 8, 4) for _ in range(repeats)] for g in range(4)]
+    for processes, parts in ((1, 4), (2, 2), (4, 1)):
+        # As the loader deals them: video p of the step goes to process p % processes.
+        ranks = [np.repeat(np.arange(8)[r::processes], repeats) for r in range(processes)]
+        groups = {
+            rank + part * processes: every_nth(torch.from_numpy(ids), part, parts, repeats).tolist()
+            for rank, ids in enumerate(ranks)
+            for part in range(parts)
+        }
+        assert [groups[g] for g in range(4)] == expected
+        assert interleaved(ranks, repeats) == views.tolist()
 
 
 def test_a_small_batchnorm_is_warned_about() -> None:

@@ -58,9 +58,11 @@ def launch(*words: object, processes: int = 1, **env: str) -> list[subprocess.Po
     return started
 
 
-def finish(started: list[subprocess.Popen[str]]) -> subprocess.CompletedProcess[str]:
-    """Wait for all processes, at most three minutes; the output of all, the worst exit code."""
-    outputs = [process.communicate(timeout=180) for process in started]
+def finish(
+    started: list[subprocess.Popen[str]], timeout: float = 180
+) -> subprocess.CompletedProcess[str]:
+    """Wait for all processes, at most `timeout` seconds; the output of all, the worst exit code."""
+    outputs = [process.communicate(timeout=timeout) for process in started]
     code = max(abs(process.returncode) for process in started)
     out, err = ("".join(texts) for texts in zip(*outputs, strict=True))
     return subprocess.CompletedProcess(started[0].args, code, out, err)

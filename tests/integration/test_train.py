@@ -17,7 +17,16 @@ import pytest
 import torch
 import yaml
 
-from tests.integration.scripts import ROOT, course, environment, finish, records, run_script
+from dsanet.engine.execution import missing_compiler
+from tests.integration.scripts import (
+    ROOT,
+    course,
+    environment,
+    finish,
+    launch,
+    records,
+    run_script,
+)
 
 Start = Callable[..., list[subprocess.Popen[str]]]
 
@@ -116,6 +125,21 @@ def test_two_processes_under_torchrun_train_as_one(
     np.testing.assert_allclose([s[2:] for s in one], [s[2:] for s in two], rtol=1e-3)
 
 
+@pytest.mark.slow
+def test_a_compiled_network_on_two_processes_warns_of_nothing(
+    small_shards: Path, tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    if missing := missing_compiler(torch.device("cpu")):
+        pytest.skip(f"torch.compile needs {missing}")
+    more = ("--compile", "true", "--model", "tsn_i3d_r18", "--network.blocks", "[1, 1, 1, 1]")
+    more += ("--validation.split", "null", "--epoch_limit", 1)
+    words = train(small_shards, tiny, tmp_path / "run", *more)
+    done = finish(launch(*words, processes=2), timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
+    assert [step[:2] for step in course(tmp_path / "run")] == [s[:2] for s in course(trained)[:5]]
+
+
 def test_a_run_changes_its_world_size_in_mid_epoch(
     small_shards: Path, tiny: Path, trained: Path, tmp_path: Path, start: Start
 ) -> None:
@@ -201,6 +225,9 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_and_a_dump(
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     [dump] = (tmp_path / "run" / "nonfinite").glob("step-*.pt")
     assert str(dump) in line
+    state = torch.load(dump, weights_only=True)
+    spoilt = [k for k, v in state["model"].items() if not torch.isfinite(v).all()]
+    assert not spoilt, "the dump is not the state before the step"
     step = int(line.split(" in step ")[1].split(";")[0])
     again = run_script(
         *train(small_shards, tiny, tmp_path / "again", "--optim.lr", "1e30"),
