@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.plan import BatchPlan
 
 TICK = 0.2
+PATIENCE = 5.0  # seconds for the read under way
 
 
 def read_ahead(
@@ -42,7 +43,8 @@ def read_ahead(
         except BaseException as error:
             put(error)
 
-    threading.Thread(target=work, name="loader-ahead", daemon=True).start()
+    thread = threading.Thread(target=work, name="loader-ahead", daemon=True)
+    thread.start()
     try:
         while (item := groups.get()) is not None:
             if isinstance(item, BaseException):
@@ -50,6 +52,7 @@ def read_ahead(
             yield from item
     finally:
         stop.set()
+        thread.join(PATIENCE)
 
 
 def _fill(

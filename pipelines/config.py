@@ -21,7 +21,8 @@ CHOICES = {
 class LoaderConfig:
     """How videos are read, decoded and handed over.
 
-    reader: `frames` (plan, pread, decode) or `webdataset` (DALI streams whole videos).
+    reader: `frames` (plan, pread, decode) or `webdataset` (DALI streams whole videos in a local
+    shuffle of 8 x order.window videos; no other order, no decode but `video`, no gap_kb).
     decode: `image` one JPEG at a time, `video` DALI's video decoder, `pyav` FFmpeg on the CPU.
     decode_on, resize: where and by what; `auto` follows the device. roi_decode: decode only the
     crop's part of a JPEG, None where it pays (CPU). threads: of decoding, 0 for this process's
@@ -62,9 +63,26 @@ class LoaderConfig:
                 raise LoaderUsageError(
                     f"loader.{name} is {getattr(self, name)}: give {least} or more"
                 )
+        if self.reader == "webdataset":
+            self._check_webdataset()
         if self.stage == "lanes" and self.order.kind != "local":
             raise LoaderUsageError("loader.stage lanes needs loader.order.kind local")
         if not 0 <= self.bad_share <= 1:
             raise LoaderUsageError(f"loader.bad_share is {self.bad_share}: give 0 to 1")
         if self.watchdog <= 0 or self.hang < 0:
             raise LoaderUsageError("loader.watchdog: give more than 0 s; loader.hang: 0 s or more")
+
+    def _check_webdataset(self) -> None:
+        """Refuse what DALI's reader would pass over in silence."""
+        given = {
+            "decode": self.decode not in ("auto", "video"),
+            "order.kind": self.order.kind != "random",
+            "gap_kb": self.gap_kb is not None,
+            "roi_decode": bool(self.roi_decode),
+        }
+        for name, odd in given.items():
+            if odd:
+                raise LoaderUsageError(
+                    f"loader.reader webdataset has no choice of loader.{name}: leave it at its "
+                    "default, or use loader.reader frames"
+                )

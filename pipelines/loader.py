@@ -59,6 +59,12 @@ class TrainLoader(Loader):
                 f"a batch of {batch_size} does not hold whole groups of {augment.repeats} "
                 "repeated views (augment.repeats)"
             )
+        views = len(split) * augment.repeats
+        if views < batch_size * world:
+            raise LoaderUsageError(
+                f"{split.root / split.name} has {views} views an epoch, fewer than one step takes "
+                f"({world} ranks x batch {batch_size}): use a smaller batch"
+            )
         self.sampling, self.augment, self.seed = sampling, augment, seed
         self.batch_size, self.rank, self.world = batch_size, rank, world
         decode = "video" if config.reader == "webdataset" else ""

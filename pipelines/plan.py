@@ -8,6 +8,7 @@ stream is used, which NumPy promises never to change.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,7 +211,9 @@ def flipped_labels(classes: tuple[str, ...], rule: str) -> np.ndarray:
 
 
 def _mirrored(name: str) -> str:
-    return name.replace("left", "\0").replace("right", "left").replace("\0", "right")
+    other = {"left": "right", "right": "left"}
+    # Whole words alone: "upright" and "cleft" have no direction.
+    return re.sub(r"(?<![a-z])(left|right)(?![a-z])", lambda word: other[word[0]], name)
 
 
 def replacement(sample: int, attempt: int, count: int) -> int:

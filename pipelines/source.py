@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -35,10 +36,13 @@ class OpenFiles:
         self._random, self._limit = random, limit
         self._open: OrderedDict[Path, list[int]] = OrderedDict()  # [descriptor, users]
         self._lock = threading.Lock()
+        self._closed = False
 
     def take(self, path: Path) -> int:
         """A descriptor of `path`, kept open until `give` has been called as often."""
         with self._lock:
+            if self._closed:
+                raise OSError(errno.EBADF, "the loader has been closed", str(path))
             entry = self._open.get(path)
             if entry is None:
                 entry = self._open[path] = [os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0]
@@ -53,16 +57,18 @@ class OpenFiles:
         """Say that the descriptor is no longer used by this reader."""
         with self._lock:
             self._open[path][1] -= 1
-            idle = [p for p, entry in self._open.items() if not entry[1]]
-            for old in idle[: max(0, len(self._open) - self._limit)]:
-                os.close(self._open.pop(old)[0])
+            self._close_idle(0 if self._closed else self._limit)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all, those in use when they are given back; none can be taken any more."""
         with self._lock:
-            for descriptor, _ in self._open.values():
-                os.close(descriptor)
-            self._open.clear()
+            self._closed = True
+            self._close_idle(0)
+
+    def _close_idle(self, limit: int) -> None:
+        idle = [path for path, entry in self._open.items() if not entry[1]]
+        for old in idle[: max(0, len(self._open) - limit)]:
+            os.close(self._open.pop(old)[0])
 
 
 @dataclass

@@ -64,6 +64,7 @@ def fetch(url: str, name: str, scratch: Path) -> Path:
         raise LoaderError(f"{url}: remote sets need fsspec: pip install -e '.[remote]'") from None
     root = scratch / f"dsanet-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     with _locked(root / name):
+        _renew(fsspec, url, name, root)
         for file in INDEX:
             _download(fsspec, url, name, file, root)
         split = open_split(root, name)
@@ -153,6 +154,24 @@ def _remote(fsspec: Any, address: str) -> Iterator[BinaryIO]:
             yield file
     except FileNotFoundError:
         raise LoaderError(f"{address} is not there: check the address") from None
+
+
+def _renew(fsspec: Any, url: str, name: str, root: Path) -> None:
+    """Fetch the manifest anew; where the set has changed since, forget what was fetched of it."""
+    folder, had = root / name, root / name / "manifest.json"
+    before = had.read_bytes() if had.exists() else None
+    try:
+        with _remote(fsspec, f"{url}/{name}/manifest.json") as source:
+            now = source.read()
+    except (OSError, LoaderError) as error:
+        if before is None:
+            raise
+        return say(f"warning: {url}: not looked for changes, using what was fetched: {error}")
+    if before is not None and now != before:
+        say(f"{url}: {name} has changed since it was fetched: fetching it again")
+        for file in folder.iterdir():
+            if file.name != ".lock":
+                file.unlink()
 
 
 def _download(fsspec: Any, url: str, name: str, file: str, root: Path) -> None:

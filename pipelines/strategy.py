@@ -38,6 +38,8 @@ def graph_spec(
     on_gpu = device != "cpu" and config.decode_on != "cpu"
     if device == "cpu" and config.decode_on == "gpu":
         raise LoaderUsageError("loader.decode_on gpu needs a CUDA device: use auto")
+    if decode == "pyav" and config.decode_on == "gpu":
+        raise LoaderUsageError("loader.decode pyav is on the CPU: use video, or decode_on auto")
     resize = config.resize if config.resize != "auto" else ("dali" if on_gpu else "torch")
     if on_gpu and resize == "torch":
         raise LoaderUsageError("loader.resize torch is for decoding on the CPU: use auto")

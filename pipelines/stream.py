@@ -19,6 +19,7 @@ from pipelines.decode import DecodeError, Decoder, first_line
 from pipelines.errors import LoaderUsageError
 from pipelines.graph import COLOURS, GraphSpec, dali, transformed
 from pipelines.sampling import SamplingConfig
+from pipelines.stream_sampling import dali_math, eval_picks, frame_count, train_picks
 
 DRAWS = 6  # box: y, x, scale, aspect, swap; flip
 OUTPUTS = ("encoded", "picks", "draws", "colours", "source", "label")
@@ -87,62 +88,14 @@ def build_reader(
             name="reader",
         )
         x = fn.random.uniform(range=[0.0, 1.0], shape=[DRAWS])
-        picks = _train_picks(_frame_count(table), spec) if train else _eval_picks(table, spec)
+        n = frame_count(table)
+        picks = train_picks(n, spec.sampling) if train else eval_picks(n, spec.sampling, spec.clips)
         source = fn.get_property(encoded, key="source_info")
         return encoded, picks, x, _factors(spec.augment), source, label
 
     pipeline = graph()
     pipeline.build()
     return pipeline
-
-
-def _frame_count(table: Any) -> Any:
-    """Rows of a .npy file of 12-byte rows, from its length and the length of its header."""
-    fn, types = dali().fn, dali().types
-    low, high = (fn.cast(table[byte], dtype=types.INT32) for byte in (8, 9))
-    return (table.shape(dtype=types.INT32)[0] - (low + 256 * high + 10)) // 12
-
-
-def _axis(values: np.ndarray, column: bool) -> Any:
-    return dali().types.Constant(values.reshape((-1, 1) if column else (1, -1)))
-
-
-def _train_picks(n: Any, spec: StreamSpec) -> Any:
-    """`sampling.train_frames` in DALI's arithmetic: (U * T,) int32."""
-    fn = dali().fn
-    x = fn.random.uniform(range=[0.0, 1.0], shape=[spec.sampling.segments, 1])
-    return _segment_picks(n, x, spec.sampling)
-
-
-def _segment_picks(n: Any, x: Any, sampling: SamplingConfig) -> Any:
-    fn, types, dm = dali().fn, dali().types, _math()
-    U, T, S, W = sampling.segments, sampling.frames, sampling.stride, sampling.span
-    u = _axis(np.arange(U + 1, dtype=np.int32), True)
-    low, t = (n * u[:U]) // U, _axis(np.arange(T, dtype=np.int32), False)
-    length = (n * (u[:U] + 1)) // U - low
-    room = length - W + 1
-    start = low + _floor(x * room) + max(0, W - T * S) // 2
-    spread = low + _floor((t + x) * length / float(T))
-    fits = fn.cast(n // U >= W, dtype=types.INT32) * (sampling.mode == "segments")
-    frames = (start + t * S) * fits + spread * (1 - fits)
-    return fn.reshape(dm.clamp(frames, 0, n - 1), shape=[U * T])
-
-
-def _eval_picks(table: Any, spec: StreamSpec) -> Any:
-    """`val_frames` or `test_frames`: (U * T,) or (K * T,) int32."""
-    fn, types, dm = dali().fn, dali().types, _math()
-    n, sampling = _frame_count(table), spec.sampling
-    if spec.clips is None:
-        return _segment_picks(n, 0.5, sampling)
-    U, T, S, W, K = sampling.segments, sampling.frames, sampling.stride, sampling.span, spec.clips
-    k = _axis(np.arange(K, dtype=np.float32) + 0.5, True)
-    t = _axis(np.arange(T, dtype=np.int32), False)
-    start = _floor((n - W + 1) * k / float(K)) + max(0, W - T * S) // 2
-    segment = n / float(U)
-    spread = _floor((n - segment) * k / float(K) + (t + 0.5) * segment / float(T))
-    fits = fn.cast(n // U >= W, dtype=types.INT32) * (sampling.mode == "segments")
-    frames = (start + t * S) * fits + spread * (1 - fits)
-    return fn.reshape(dm.clamp(frames, 0, n - 1), shape=[K * T])
 
 
 def _factors(augment: AugmentConfig | None) -> Any:
@@ -154,16 +107,6 @@ def _factors(augment: AugmentConfig | None) -> Any:
     x = fn.random.uniform(range=[-1.0, 1.0], shape=[4])
     base = dali().types.Constant(np.array([1, 1, 1, 0], np.float32))
     return base + x * dali().types.Constant(np.array(strength, np.float32))
-
-
-def _math() -> Any:
-    import nvidia.dali.math as module
-
-    return module
-
-
-def _floor(value: Any) -> Any:
-    return dali().fn.cast(_math().floor(value), dtype=dali().types.INT32)
 
 
 def build_decoder(spec: StreamSpec) -> Any:
@@ -212,7 +155,7 @@ def _window(y: Any, x: Any, h: Any, w: Any) -> tuple[Any, Any]:
 
 def _train_window(height: Any, width: Any, x: Any, spec: StreamSpec) -> tuple[Any, Any]:
     """One try of RandomResizedCrop, held inside the picture; scale jitter and centre as ever."""
-    dm, augment = _math(), spec.augment
+    dm, augment = dali_math(), spec.augment
     assert augment is not None
     if augment.kind == "random_resized_crop":
         area = (augment.scale[0] + x[2] * (augment.scale[1] - augment.scale[0])) * height * width
@@ -234,7 +177,7 @@ def _train_window(height: Any, width: Any, x: Any, spec: StreamSpec) -> tuple[An
 
 def _eval_windows(height: Any, width: Any, spec: StreamSpec) -> list[tuple[Any, Any]]:
     """`crops.eval_boxes` in DALI's arithmetic."""
-    dm = _math()
+    dm = dali_math()
     ratio = min(spec.graph.size / spec.resize_short, 1.0)
     side = dm.max(dm.floor(dm.min(height, width) * ratio + 0.5), 1.0)
     # Along the side of no slack every place is the same, unless the crop is smaller than it.

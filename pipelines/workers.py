@@ -14,6 +14,7 @@ class Workers:
 
     def __init__(self, count: int, name: str) -> None:
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock, self._closed = threading.Lock(), False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
             for index in range(count)
@@ -22,12 +23,18 @@ class Workers:
             thread.start()
 
     def map(self, function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
-        """Results in order; the first exception is raised once all calls have ended."""
+        """Results in order; the first exception is raised once all calls have ended.
+
+        RuntimeError once the pool is closed.
+        """
         calls = list(zip(*columns, strict=True))
         results: list[Any] = [None] * len(calls)
         done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        for index, arguments in enumerate(calls):
-            self._tasks.put((function, arguments, results, index, done))
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the pool of threads has been closed")
+            for index, arguments in enumerate(calls):
+                self._tasks.put((function, arguments, results, index, done))
         errors = [error for _ in calls if (error := done.get()) is not None]
         if errors:
             raise errors[0]
@@ -35,8 +42,10 @@ class Workers:
 
     def close(self) -> None:
         """Let the threads end after the call they are in."""
-        for _ in self._threads:
-            self._tasks.put(None)
+        with self._lock:
+            self._closed = True
+            for _ in self._threads:
+                self._tasks.put(None)
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:

@@ -18,9 +18,11 @@ from pipelines import (
     AugmentConfig,
     LoaderConfig,
     LoaderError,
+    OrderConfig,
     SamplingConfig,
     TrainLoader,
 )
+from pipelines.activity import Activity
 from pipelines.source import FrameSource
 from shards import Split
 
@@ -180,3 +182,37 @@ def test_threads_and_files_are_given_back(split):
     while count() > before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert count() <= before
+
+
+def test_a_closed_source_opens_nothing_again(split):
+    source = FrameSource(split, Activity(), threads=1)
+    source.fetch([0], [np.array([0])])
+    taken = source._files.take(split.tars[0])  # as a read does that is under way
+    source.close()
+    assert os.fstat(taken)  # still its own: no other file may get this number
+    source._files.give(split.tars[0])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(taken)
+    with pytest.raises(OSError, match="closed"):
+        source._files.take(split.tars[0])
+    with pytest.raises(RuntimeError, match="closed"):
+        source.fetch([0], [np.array([0])])
+
+
+def test_closing_a_blocked_loader_in_mid_read_waits_for_the_read(split, monkeypatch):
+    real, reading = FrameSource.pread, threading.Event()
+
+    def slow(self, path, offset, size):
+        reading.set()
+        time.sleep(0.02)
+        return real(self, path, offset, size)
+
+    loader = train(split, config=LoaderConfig(threads=1, order=OrderConfig("blocked"), ahead_mb=1))
+    next(loader.epoch(0))
+    monkeypatch.setattr(FrameSource, "pread", slow)
+    batches = loader.epoch(1)
+    threading.Thread(target=lambda: next(batches), daemon=True).start()
+    assert reading.wait(10)
+    loader.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "loader-ahead"]
+    assert not loader.source._files._open

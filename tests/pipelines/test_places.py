@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,6 @@ from pipelines import (
     OrderConfig,
     SamplingConfig,
     TrainLoader,
-    open_data,
 )
 from pipelines import staging as st
 from pipelines.places import filesystem, is_network
@@ -244,40 +241,3 @@ def test_settings_that_cannot_work(copy):
         st.stage(copy, LoaderConfig(stage="all"))
     with pytest.raises(LoaderError, match="kind local"):
         LoaderConfig(stage="lanes")
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files without a word."""
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-def test_a_set_behind_http(split, tmp_path):
-    pytest.importorskip("fsspec")
-    pytest.importorskip("aiohttp")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(split.root)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    config = LoaderConfig(threads=1, scratch=tmp_path)
-    try:
-        remote = open_data(url, "train", config)
-        with pytest.raises(LoaderError, match=r"nothing/manifest\.json"):
-            open_data(url, "nothing", config)
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert same(batches(train(remote)), batches(train(split)))
-    again = open_data(url, "train", config)  # the server is gone; all is here
-    assert len(again) == len(split)
-
-
-def test_a_set_behind_another_protocol(split, tmp_path):
-    pytest.importorskip("fsspec")
-    config = LoaderConfig(scratch=tmp_path)
-    remote = open_data(f"file://{split.root}", "train", config)
-    assert [p.read_bytes() for p in remote.tars] == [p.read_bytes() for p in split.tars]
-    stream = LoaderConfig(threads=1, reader="webdataset")
-    assert len(batches(train(remote, config=stream))) == len(split) // 4
-    with pytest.raises(LoaderError, match=r"--loader\.scratch"):
-        open_data(f"file://{split.root}", "train", LoaderConfig())

@@ -171,6 +171,11 @@ def test_flipping_directional_classes():
     assert flipped_labels(CLASSES, "swap_directional").tolist() == [1, 0, -1, 3, 4]
 
 
+def test_only_whole_words_have_a_direction():
+    names = ("sitting upright", "a bright cleft", "leftover", "turn_left", "right-handed")
+    assert flipped_labels(names, "skip_directional").tolist() == [0, 1, 2, -1, -1, 5]
+
+
 def test_flipped_videos_carry_the_mirrored_label():
     swap = planner(AugmentConfig(flip=1.0, flip_classes="swap_directional"))
     plan = swap.plan(0, np.arange(4), np.zeros(4, int))

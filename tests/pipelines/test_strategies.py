@@ -14,13 +14,14 @@ from pipelines import (
     EvalLoader,
     LoaderConfig,
     LoaderError,
+    OrderConfig,
     SamplingConfig,
     TrainLoader,
 )
 from pipelines.activity import Activity
 from pipelines.containers import ContainerSource, pyav_frames
 from pipelines.sampling import val_frames
-from pipelines.strategy import choose_decode
+from pipelines.strategy import choose_decode, graph_spec
 from shards import Split
 
 # Mean and largest difference in levels of 255: libjpeg-turbo and FFmpeg upsample chroma
@@ -207,6 +208,26 @@ BAD = [
     {"prefetch": 0},
     {"watchdog": 0.0},
 ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"decode": "pyav"},
+        {"order": OrderConfig("blocked")},
+        {"gap_kb": 64},
+        {"roi_decode": True},
+    ],
+)
+def test_the_webdataset_reader_refuses_what_it_cannot_honour(settings):
+    with pytest.raises(LoaderError, match=rf"webdataset.*loader\.{next(iter(settings))}"):
+        LoaderConfig(reader="webdataset", **settings)
+
+
+def test_pyav_does_not_decode_on_a_gpu():
+    config = LoaderConfig(decode="pyav", decode_on="gpu")
+    with pytest.raises(LoaderError, match="pyav is on the CPU"):
+        graph_spec("pyav", "cuda:0", config, videos=1, frames=1, size=8)
 
 
 @pytest.mark.parametrize("settings", BAD)
