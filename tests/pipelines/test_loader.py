@@ -143,6 +143,10 @@ def test_a_crop_of_exactly_the_size_is_not_resampled(split):
     loader.close()
 
 
+def everything(loader: TrainLoader, epoch: int = 0, start: int = 0) -> list:
+    return [(batch.ids.copy(), batch.clips.clone()) for batch in loader.epoch(epoch, start)]
+
+
 @pytest.mark.parametrize("resize", ["torch", "dali"])
 def test_colour_jitter_is_one_turn_per_video(split, resize):
     config = LoaderConfig(threads=1, resize=resize)
