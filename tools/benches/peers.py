@@ -113,7 +113,8 @@ class PeerVideos(torch.utils.data.Dataset):
 def dali_files(
     folders: list[list[Path]], plan: BatchPlan, args: argparse.Namespace
 ) -> Callable[[], None]:
-    """DALI's file reader over extracted frames: the frames of one plan as a list of files."""
+    """DALI's file reader over extracted frames: the frames of one plan as a list of files, cut to
+    the boxes of the plan."""
     fn, types, module = dali().fn, dali().types, dali()
     frames, videos = plan.frames.shape[1], args.batch[0]
     files = [
@@ -121,25 +122,32 @@ def dali_files(
         for video in range(len(folders))
         for number in plan.frames[video].tolist()
     ]
-    on_gpu = args.device != "cpu"
+    on_gpu, count = args.device != "cpu", videos * frames
+    boxes = np.repeat(plan.boxes[:, 0].astype(np.int64), frames, axis=0)
+
+    def window(batch: int) -> tuple[np.ndarray, np.ndarray]:
+        box = boxes[(batch * count + np.arange(count)) % len(files)]  # the reader starts over too
+        return np.ascontiguousarray(box[:, :2]), box[:, 2:] - box[:, :2]
 
     @module.pipeline_def(
-        batch_size=videos * frames,
+        batch_size=count,
         num_threads=args.threads[0] or cores(),
         device_id=0 if on_gpu else None,
     )
     def graph() -> Any:
         encoded, _ = fn.readers.file(files=files, name="reader")
-        images = fn.decoders.image_random_crop(
-            encoded, device="mixed" if on_gpu else "cpu", output_type=types.RGB
-        )
+        anchor, shape = fn.external_source(window, num_outputs=2, dtype=types.INT64)
+        images = fn.decoders.image_slice(
+            encoded, anchor, shape, axes=[0, 1], device="mixed" if on_gpu else "cpu",
+            output_type=types.RGB,
+        )  # fmt: skip
         return fn.resize(images, size=[SIZE, SIZE], antialias=False)
 
     pipeline = graph()
     pipeline.build()
 
     def call() -> None:
-        for _ in range(-(-len(files) // (videos * frames))):
+        for _ in range(-(-len(files) // count)):
             clips = torch.from_dlpack(pipeline.run()[0].as_tensor())
             assert clips.shape[-2] == SIZE
 
