@@ -4,7 +4,7 @@
 The videos differ only in the order of their events, so snippet averaging (TSN) is blind to the
 class by construction, while DSA, which mixes snippets in order, is not.
 
-    python tools/demo.py --out demo            # about six minutes on two CPU cores
+    python tools/demo.py --out demo            # about four minutes on two CPU cores
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def run(script: str, *arguments: str) -> float:
 def make_videos(folder: Path, seed: int) -> None:
     """Draw and encode both splits, unless a run before this one has."""
     settings = VideoSettings()
+    console.print(f"Drawing {sum(SPLITS.values())} videos into {folder} ...", highlight=False)
     for number, (name, count) in enumerate(SPLITS.items()):
         files = write_split(folder, name, plan_split(number, count, seed, settings), settings)
         for _ in track(files, f"drawing {count} {name} videos", total=count, console=console):

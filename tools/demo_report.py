@@ -40,12 +40,13 @@ def plot(runs: dict[str, Path], path: Path) -> None:
         right.plot(*curve(records, "val", "top1"), marker="o", markersize=3, **style)
     chance = 1 / len(class_names())
     right.axhline(chance, color="black", linewidth=1, linestyle=":")
-    right.annotate("chance", (0, chance), xytext=(2, 3), textcoords="offset points", fontsize=8)
+    right.text(0.01, chance + 0.01, "chance", fontsize=8, transform=right.get_yaxis_transform())
     left.set(title="training loss", xlabel="epoch", ylim=(0, None))
     right.set(title="validation top-1 (one view)", xlabel="epoch", ylim=(0, 1.03))
     left.legend(frameon=False, fontsize=8)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=140)
     plt.close(figure)
 
