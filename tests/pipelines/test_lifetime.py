@@ -90,6 +90,8 @@ SCRIPT = """
     from pipelines import *
     from shards import open_split
     caught = []
+    # A job in the background of a shell starts with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if {handle}:
         signal.signal(signal.SIGUSR1, lambda *_: caught.append(1))
     loader = TrainLoader(open_split({root!r}, "train"), SamplingConfig(),

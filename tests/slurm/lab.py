@@ -53,8 +53,10 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment without Slurm's own variables, and with the cluster's."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
+        """This process's environment without Slurm's and launchers' variables, and with the
+        cluster's."""
+        foreign = ("SLURM_", "SBATCH_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         conf = str(self.folder / "etc" / "slurm.conf")
         return kept | {"SLURM_CONF": conf, "PYTHON": sys.executable}
 
