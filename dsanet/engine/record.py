@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    found["torch"] = torch.__version__  # names the build, too: +cpu, +cu130
+    found["torch"] = str(torch.__version__)  # names the build, too: +cpu, +cu130
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = str(torch.backends.cudnn.version())
