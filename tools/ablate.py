@@ -5,7 +5,8 @@ python tools/ablate.py 2c --data SHARDS                          print the comma
 python tools/ablate.py 2c --data SHARDS --out runs/2c --run      train and evaluate what is missing
 python tools/ablate.py 2c --data SHARDS --out runs/2c            then: the scores beside the paper's
 
-Options behind -- go to every train.py, e.g.  -- --weights resnet50.pth --batch.per_gpu 16
+Options behind -- go to every train.py, {backbone} standing for resnet18 or resnet50:
+python tools/ablate.py 2h --data SHARDS -- --weights {backbone}.pth --batch.per_gpu 16
 Exit codes: 0 done, 1 a row failed (the others go on), 2 wrong usage.
 """
 
@@ -49,6 +50,8 @@ def folder_name(row: Row) -> str:
 
 def commands(row: Row, data: str, run: Path, extra: list[str]) -> list[list[str]]:
     """train.py and eval.py for one row."""
+    backbone = "resnet18" if row.model.endswith("r18") else "resnet50"
+    extra = [word.replace("{backbone}", backbone) for word in extra]
     train = ["train.py", "--data", data, "--model", row.model, "--recipe", row.recipe]
     train += ["--out", str(run), *row.options, *extra]
     test = ["eval.py", "--data", data, "--checkpoint", str(run), "--clips", str(row.clips)]

@@ -39,6 +39,12 @@ def test_table_2f_inserts_the_papers_number_of_blocks(blocks, stages):
     assert f"{blocks} blocks" in row.label
 
 
+def test_each_row_starts_from_its_own_backbone(tmp_path):
+    for row in TABLES["2h"]:
+        train, _ = commands(row, "shards", tmp_path, ["--weights", "{backbone}.pth"])
+        assert train[-1] == ("resnet18.pth" if "R18" in row.label else "resnet50.pth")
+
+
 def test_rows_of_a_table_have_runs_of_their_own():
     for rows in TABLES.values():
         assert len({folder_name(row) for row in rows}) == len(rows)
