@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +26,7 @@ from pipelines.stream_source import Stream
 from shards import Split
 
 
-class Loader:
+class Loader(ABC):
     """Plans in, decoded batches out; a subclass says what becomes of a broken video."""
 
     def __init__(
@@ -142,12 +143,13 @@ class Loader:
             payload[row] = self._failed(loaded, row, f"{place}: {reason}")
         self._encode(loaded, payload)
 
+    @abstractmethod
     def _repair_stream(self, loaded: Loaded, faults: dict[int, str]) -> None:
-        raise NotImplementedError
+        """The same for the webdataset reader, which has no source to take a stand-in from."""
 
+    @abstractmethod
     def _failed(self, loaded: Loaded, row: int, reason: str) -> Any:
         """Deal with a broken video; returns the bytes that take its place, if any."""
-        raise NotImplementedError
 
     def _clips(self, loaded: Loaded, shape: tuple[int, ...]) -> torch.Tensor:
         """The clips of all rows, zeros where a row has none."""

@@ -15,25 +15,16 @@ import numpy as np
 import pytest
 
 from pipelines import (
-    AugmentConfig,
     LoaderConfig,
     LoaderError,
     OrderConfig,
-    SamplingConfig,
-    TrainLoader,
 )
 from pipelines.activity import Activity
 from pipelines.source import FrameSource
 from shards import Split
+from tests.pipelines.loaders import train
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = AugmentConfig(size=32, short_sides=(64, 80))
-
-
-def train(split: Split, **changes: object) -> TrainLoader:
-    settings = {"seed": 5, "batch_size": 4, **changes}
-    config = settings.pop("config", LoaderConfig(threads=1))
-    return TrainLoader(split, SamplingConfig(), SMALL, config, **settings)  # type: ignore
 
 
 def longest(split: Split) -> int:

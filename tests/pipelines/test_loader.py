@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import av
 import numpy as np
@@ -21,9 +22,9 @@ from pipelines.crops import eval_boxes
 from pipelines.sampling import test_frames as clip_frames
 from pipelines.sampling import val_frames
 from shards import Split
+from tests.pipelines.loaders import MEDIUM, ONE, train
 
-SMALL = AugmentConfig(size=48, short_sides=(64, 80))
-ONE = LoaderConfig(threads=1)
+make = partial(train, augment=MEDIUM)
 
 
 def mp4_bytes(split: Split, sample: int) -> bytes:
@@ -55,13 +56,6 @@ def resized(frames: np.ndarray, box: np.ndarray, size: int, flip: bool = False) 
     cut = torch.from_numpy(frames[:, y0:y1, x0:x1].astype(np.float32)).permute(0, 3, 1, 2)
     cut = cut.flip(-1) if flip else cut
     return torch.nn.functional.interpolate(cut, (size, size), mode="bilinear").permute(0, 2, 3, 1)
-
-
-def make(split: Split, **changes: object) -> TrainLoader:
-    settings = {"seed": 5, "batch_size": 4, **changes}
-    augment = settings.pop("augment", SMALL)
-    config = settings.pop("config", ONE)
-    return TrainLoader(split, SamplingConfig(), augment, config, **settings)  # type: ignore
 
 
 @pytest.mark.parametrize("resize", ["torch", "dali"])

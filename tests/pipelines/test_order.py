@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -10,20 +12,11 @@ from pipelines import (
     LoaderConfig,
     LoaderError,
     OrderConfig,
-    SamplingConfig,
     TrainLoader,
 )
-from shards import Split
+from tests.pipelines.loaders import MEDIUM, train
 
-SMALL = AugmentConfig(size=48, short_sides=(64, 80))
-ONE = LoaderConfig(threads=1)
-
-
-def make(split: Split, **changes: object) -> TrainLoader:
-    settings = {"seed": 5, "batch_size": 4, **changes}
-    augment = settings.pop("augment", SMALL)
-    config = settings.pop("config", ONE)
-    return TrainLoader(split, SamplingConfig(), augment, config, **settings)  # type: ignore
+make = partial(train, augment=MEDIUM)
 
 
 def everything(loader: TrainLoader, epoch: int = 0, start: int = 0) -> list:

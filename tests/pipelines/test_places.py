@@ -10,19 +10,15 @@ import numpy as np
 import pytest
 
 from pipelines import (
-    AugmentConfig,
     LoaderConfig,
     LoaderError,
     OrderConfig,
-    SamplingConfig,
-    TrainLoader,
 )
 from pipelines import staging as st
 from pipelines.places import filesystem, is_network
 from pipelines.source import FrameSource, merged
 from shards import Split, open_split
-
-SMALL = AugmentConfig(size=32, short_sides=(64, 80))
+from tests.pipelines.loaders import batches, same, train
 
 
 @pytest.fixture
@@ -30,24 +26,6 @@ def copy(split: Split, tmp_path: Path) -> Split:
     """A copy of the set that may be taken away."""
     shutil.copytree(split.root, tmp_path / "far" / "set")
     return open_split(tmp_path / "far" / "set", "train")
-
-
-def train(split: Split, **changes: object) -> TrainLoader:
-    settings = {"seed": 5, "batch_size": 4, **changes}
-    config = settings.pop("config", LoaderConfig(threads=1))
-    return TrainLoader(split, SamplingConfig(), SMALL, config, **settings)  # type: ignore
-
-
-def batches(loader: TrainLoader, start: int = 0) -> list[tuple[list[int], np.ndarray]]:
-    found = [(b.ids.tolist(), b.clips.numpy().copy()) for b in loader.epoch(0, start)]
-    loader.close()
-    return found
-
-
-def same(one: list, other: list) -> bool:
-    return [a for a, _ in one] == [a for a, _ in other] and all(
-        (a == b).all() for (_, a), (_, b) in zip(one, other, strict=True)
-    )
 
 
 def test_merging_of_reads():

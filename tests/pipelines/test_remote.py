@@ -7,45 +7,21 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
 
 from pipelines import (
-    AugmentConfig,
     LoaderConfig,
     LoaderError,
-    SamplingConfig,
-    TrainLoader,
     open_data,
 )
 from pipelines import staging as st
-from shards import Split
-
-SMALL = AugmentConfig(size=32, short_sides=(64, 80))
+from tests.pipelines.loaders import batches, same, train
 
 
 @pytest.fixture(autouse=True)
 def small_margin(monkeypatch):
     """Test machines may have little room."""
     monkeypatch.setattr(st, "MARGIN", 1 << 20)
-
-
-def train(split: Split, **changes: object) -> TrainLoader:
-    settings = {"seed": 5, "batch_size": 4, **changes}
-    config = settings.pop("config", LoaderConfig(threads=1))
-    return TrainLoader(split, SamplingConfig(), SMALL, config, **settings)  # type: ignore
-
-
-def batches(loader: TrainLoader, start: int = 0) -> list[tuple[list[int], np.ndarray]]:
-    found = [(b.ids.tolist(), b.clips.numpy().copy()) for b in loader.epoch(0, start)]
-    loader.close()
-    return found
-
-
-def same(one: list, other: list) -> bool:
-    return [a for a, _ in one] == [a for a, _ in other] and all(
-        (a == b).all() for (_, a), (_, b) in zip(one, other, strict=True)
-    )
 
 
 class Quiet(SimpleHTTPRequestHandler):

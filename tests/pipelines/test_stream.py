@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import av
 import numpy as np
@@ -20,21 +21,21 @@ from pipelines import (
     TrainLoader,
 )
 from shards import Split
+from tests.pipelines import loaders
+from tests.pipelines.loaders import MEDIUM
 
 STREAM = LoaderConfig(reader="webdataset", threads=1, order=OrderConfig(window=1))
 PLAIN = LoaderConfig(threads=1, decode="video")
-SMALL = AugmentConfig(size=48, short_sides=(64, 80))
 
 
-def train(split: Split, config: LoaderConfig = STREAM, **changes: object) -> TrainLoader:
-    settings = {"seed": 5, "batch_size": 2, "augment": SMALL, **changes}
-    augment = settings.pop("augment")
-    return TrainLoader(split, SamplingConfig(), augment, config, **settings)  # type: ignore
+def train(split: Split, config: LoaderConfig = STREAM, **changes: Any) -> TrainLoader:
+    settings = {"batch_size": 2, "augment": MEDIUM, **changes}
+    return loaders.train(split, config=config, **settings)
 
 
-def evaluate(split: Split, config: LoaderConfig, **changes: object) -> dict[int, torch.Tensor]:
+def evaluate(split: Split, config: LoaderConfig, **changes: Any) -> dict[int, torch.Tensor]:
     settings = {"batch_size": 2, "crop_size": 64, "resize_short": 80, **changes}
-    loader = EvalLoader(split, SamplingConfig(), config, **settings)  # type: ignore[arg-type]
+    loader = EvalLoader(split, SamplingConfig(), config, **settings)
     found = {}
     for batch in loader:
         for row in np.flatnonzero(batch.valid):
@@ -106,8 +107,8 @@ def whole_video(split: Split, sample: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(square, (48, 48), mode="bilinear").permute(0, 2, 3, 1)
 
 
-def epoch(loader: TrainLoader, number: int = 0, **where: object) -> list:
-    return [(b.ids.tolist(), b.clips.clone(), b.state) for b in loader.epoch(number, **where)]  # type: ignore
+def epoch(loader: TrainLoader, number: int = 0, **where: Any) -> list:
+    return [(b.ids.tolist(), b.clips.clone(), b.state) for b in loader.epoch(number, **where)]
 
 
 def test_an_epoch_is_repeatable_and_unlike_the_next(split):

@@ -13,19 +13,17 @@ import numpy as np
 import pytest
 
 from pipelines import (
-    AugmentConfig,
     EvalLoader,
     LoaderConfig,
     LoaderError,
     SamplingConfig,
-    TrainLoader,
 )
 from pipelines.plan import replacement
 from shards import Split, open_split
+from tests.pipelines.loaders import train
 
 Hurt = Callable[[bytes], bytes]
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = AugmentConfig(size=32, short_sides=(64, 80))
 
 
 @pytest.fixture
@@ -83,12 +81,6 @@ def bad_quantiser_table(data: bytes) -> bytes:
 
 def bad_scan(data: bytes) -> bytes:
     return patched(data, data.find(b"\xff\xda") + 4, b"\x09")
-
-
-def train(split: Split, **changes: object) -> TrainLoader:
-    settings = {"seed": 5, "batch_size": 4, **changes}
-    config = settings.pop("config", LoaderConfig(threads=1))
-    return TrainLoader(split, SamplingConfig(), SMALL, config, **settings)  # type: ignore
 
 
 def longest(split: Split) -> int:

@@ -1,0 +1,36 @@
+"""Small training loaders, and how the tests look at what they give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
+from shards import Split
+
+SMALL = AugmentConfig(size=32, short_sides=(64, 80))
+MEDIUM = AugmentConfig(size=48, short_sides=(64, 80))
+ONE = LoaderConfig(threads=1)
+
+
+def train(
+    split: Split, *, augment: AugmentConfig = SMALL, config: LoaderConfig = ONE, **changes: Any
+) -> TrainLoader:
+    """A loader of batches of 4, seed 5, unless `changes` say otherwise."""
+    settings = {"seed": 5, "batch_size": 4, **changes}
+    return TrainLoader(split, SamplingConfig(), augment, config, **settings)
+
+
+def batches(loader: TrainLoader, start: int = 0) -> list[tuple[list[int], np.ndarray]]:
+    """Ids and clips of the rest of epoch 0; closes the loader."""
+    found = [(b.ids.tolist(), b.clips.numpy().copy()) for b in loader.epoch(0, start)]
+    loader.close()
+    return found
+
+
+def same(one: list, other: list) -> bool:
+    """Whether two results of `batches` are equal to the bit."""
+    return [a for a, _ in one] == [a for a, _ in other] and all(
+        (a == b).all() for (_, a), (_, b) in zip(one, other, strict=True)
+    )
