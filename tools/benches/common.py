@@ -11,21 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-PACKAGES = ("torch", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "numpy", "av", "webdataset")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+from dsanet.engine.record import versions
 
 
 def _cpu_name() -> str:
@@ -54,8 +46,7 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "gpus": _gpus(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": versions(),
     }
 
 
