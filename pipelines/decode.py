@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pipelines.errors import LoaderError
+from pipelines.finish import Finisher
 from pipelines.graph import GraphInput, GraphSpec, build_graph, feed
-from pipelines.workers import Workers
 
 MACHINE = re.compile(r"cuda|out of memory|cannot allocate|bad_alloc", re.IGNORECASE)
 
@@ -57,9 +57,9 @@ class Decoder:
     """
 
     def __init__(self, spec: GraphSpec, frames: int, *, pinned: bool = False) -> None:
-        self.spec, self.frames, self.pinned = spec, frames, pinned
+        self.spec, self.frames = spec, frames
         self.pipeline = self._build()
-        self._resizers = None if spec.resize else Workers(spec.threads, "loader-resize")
+        self._finisher = None if spec.resize else Finisher(spec, frames, pinned=pinned)
         self.resizes_here = not spec.resize
 
     def _build(self) -> Any:
@@ -86,8 +86,8 @@ class Decoder:
 
     def tensor(self, outputs: tuple[Any, ...]) -> torch.Tensor:
         """Outputs of `collect` as one tensor (V, C, F, size, size, 3); no copy where C = 1."""
-        if self._resizers is not None:
-            return self._resized(outputs)
+        if self._finisher is not None:
+            return self._finisher.clips(outputs)
         size = self.spec.size
         crops = [torch.from_dlpack(output.as_tensor()) for output in outputs]
         shaped = [crop.view(-1, 1, self.frames, size, size, 3) for crop in crops]
@@ -112,8 +112,8 @@ class Decoder:
 
     def close(self) -> None:
         """Free the graph and its threads."""
-        if self._resizers is not None:
-            self._resizers.close()
+        if self._finisher is not None:
+            self._finisher.close()
         del self.pipeline
 
     def _input(self, batch: EncodedBatch) -> GraphInput:
@@ -134,37 +134,6 @@ class Decoder:
             flips=np.repeat(batch.flips, self.frames),
             colours=np.repeat(batch.colours, self.frames, axis=0),
         )
-
-    def _resized(self, outputs: tuple[Any, ...]) -> torch.Tensor:
-        assert self._resizers is not None
-        per_video = self.frames if self.spec.head == "image" else 1
-        videos, size = len(outputs[0]) // per_video, self.spec.size
-        shape = (videos, len(outputs), self.frames, size, size, 3)
-        clips = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
-        jobs = [(v, c) for v in range(videos) for c in range(len(outputs))]
-
-        def one(video: int, crop: int) -> None:
-            output = outputs[crop]
-            views = [
-                torch.from_numpy(np.asarray(output[video * per_video + k]))
-                for k in range(per_video)
-            ]
-            frames = torch.stack(views) if self.spec.head == "image" else views[0]
-            resize(frames, clips[video, crop])
-
-        self._resizers.map(one, *zip(*jobs, strict=True))
-        return clips
-
-
-def resize(frames: torch.Tensor, out: torch.Tensor) -> None:
-    """Bilinear, without antialiasing: frames (F, h, w, 3) uint8 into out (F, H, W, 3)."""
-    if frames.shape == out.shape:
-        out.copy_(frames)
-        return
-    # What F.interpolate calls; `out`, which its stub does not know, saves a copy.
-    kernel: Any = torch._C._nn.upsample_bilinear2d
-    size, target = list(out.shape[1:3]), out.permute(0, 3, 1, 2)
-    kernel(frames.permute(0, 3, 1, 2), size, False, None, None, out=target)
 
 
 def first_line(message: str) -> str:

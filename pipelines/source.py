@@ -57,7 +57,8 @@ class OpenFiles:
         """Say that the descriptor is no longer used by this reader."""
         with self._lock:
             self._open[path][1] -= 1
-            self._close_idle(0 if self._closed else self._limit)
+            if self._closed or len(self._open) > self._limit:
+                self._close_idle(0 if self._closed else self._limit)
 
     def close(self) -> None:
         """Close all, those in use when they are given back; none can be taken any more."""

@@ -17,7 +17,7 @@ from pipelines.containers import unrepeated
 from pipelines.crops import AugmentConfig
 from pipelines.decode import DecodeError, Decoder, first_line
 from pipelines.errors import LoaderUsageError
-from pipelines.graph import COLOURS, GraphSpec, dali, transformed
+from pipelines.graph import COLOURS, GraphSpec, dali, results
 from pipelines.sampling import SamplingConfig
 from pipelines.stream_sampling import dali_math, eval_picks, frame_count, train_picks
 
@@ -140,7 +140,7 @@ def build_decoder(spec: StreamSpec) -> Any:
         if graph_spec.colour:
             factors = fn.external_source(name="colours", dtype=types.FLOAT, ndim=1)
             given |= {name: factors[column] for column, name in enumerate(COLOURS)}
-        return tuple(transformed(frames, window, given, graph_spec) for window in windows)
+        return results(frames, windows, given, graph_spec)
 
     pipeline = graph()
     pipeline.build()

@@ -78,7 +78,8 @@ class Split:
             raise ShardError(f"{path} is damaged ({error}): {remedy}") from None
         if not _fits(array.dtype, ARRAYS[name]) or (rows is not None and len(array) != rows):
             raise ShardError(f"{path} does not fit the manifest: {remedy}")
-        return array
+        # Still mapped; np.memmap itself is a Python class that makes every look-up slow.
+        return array.view(np.ndarray)
 
     def __len__(self) -> int:
         """Number of samples."""

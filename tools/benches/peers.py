@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benches.clips import cores
-from pipelines.decode import resize
+from pipelines.finish import resize
 from pipelines.graph import dali
 from pipelines.plan import BatchPlan
 

@@ -1,0 +1,100 @@
+"""The torch half of a decoder on a CPU: decoded crops of any size in, one uint8 tensor out."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.graph import GraphSpec
+from pipelines.workers import Workers
+
+KEPT = 8  # buffers: those of a loader's queues, and the batches its consumer still has
+
+
+class Buffers:
+    """Memory for batches, used again once nothing refers to the tensor that was made of it.
+
+    The page faults of a fresh buffer cost as much as a fifth of the decoding that fills it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
+
+    def take(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """An uninitialised uint8 tensor of `shape`."""
+        size = math.prod(shape)
+        free = [entry for entry in self._kept if entry[1]() is None]
+        fitting = next((entry for entry in free if entry[0].size >= size), None)
+        if fitting is not None:
+            self._kept.remove(fitting)
+        elif len(self._kept) >= KEPT and free:
+            self._kept.remove(free[0])
+        memory = np.empty(size, np.uint8) if fitting is None else fitting[0]
+        # The tensor holds this view, and whatever is made of the tensor holds the tensor.
+        view = memory[:size]
+        if len(self._kept) < KEPT:
+            self._kept.append((memory, weakref.ref(view)))
+        return torch.from_numpy(view).view(shape)
+
+
+class Finisher:
+    """Resizes and mirrors what a graph with `resize=False` has cut out."""
+
+    def __init__(self, spec: GraphSpec, frames: int, *, pinned: bool = False) -> None:
+        self.spec, self.frames = spec, frames
+        # Pinned memory has torch's own cache.
+        self._buffers = None if pinned else Buffers()
+        self._workers = Workers(spec.threads, "loader-resize")
+
+    def clips(self, outputs: tuple[Any, ...]) -> torch.Tensor:
+        """Crops, and the flips where the spec has them, as uint8 (V, C, F, size, size, 3)."""
+        crops = outputs[: self.spec.crops]
+        flips = np.asarray(outputs[-1].as_tensor()) if self.spec.flip else None
+        per_video = self.frames if self.spec.head == "image" else 1
+        videos, size = len(crops[0]) // per_video, self.spec.size
+        clips = self._empty((videos, len(crops), self.frames, size, size, 3))
+
+        def one(video: int, crop: int) -> None:
+            first = video * per_video
+            views = [
+                torch.from_numpy(np.asarray(crops[crop][row]))
+                for row in range(first, first + per_video)
+            ]
+            frames = torch.stack(views) if self.spec.head == "image" else views[0]
+            resize(frames, clips[video, crop])
+            if flips is not None and flips[first]:
+                mirror(clips[video, crop])
+
+        jobs = [(video, crop) for video in range(videos) for crop in range(len(crops))]
+        self._workers.map(one, *zip(*jobs, strict=True))
+        return clips
+
+    def close(self) -> None:
+        """End the threads."""
+        self._workers.close()
+
+    def _empty(self, shape: tuple[int, ...]) -> torch.Tensor:
+        if self._buffers is None:
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return self._buffers.take(shape)
+
+
+def resize(frames: torch.Tensor, out: torch.Tensor) -> None:
+    """Bilinear, without antialiasing: frames (F, h, w, 3) uint8 into out (F, H, W, 3)."""
+    if frames.shape == out.shape:
+        out.copy_(frames)
+        return
+    # What F.interpolate calls; `out`, which its stub does not know, saves a copy.
+    kernel: Any = torch._C._nn.upsample_bilinear2d
+    size, target = list(out.shape[1:3]), out.permute(0, 3, 1, 2)
+    kernel(frames.permute(0, 3, 1, 2), size, False, None, None, out=target)
+
+
+def mirror(frames: torch.Tensor) -> None:
+    """Swap left and right in place: frames (F, H, W, 3)."""
+    turned = frames.permute(0, 3, 1, 2)  # the layout for which torch has a fast flip
+    turned.copy_(turned.flip(3))
