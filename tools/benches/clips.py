@@ -107,7 +107,8 @@ def jpeg_folders(split: Split, folder: Path) -> list[list[Path]]:
     """The frames of an mjpeg split as a folder of JPEGs per video, as older trainers keep them."""
     videos = []
     for sample in range(len(split)):
-        row, place = split.samples[sample], folder / split.key(sample)
+        # The copies of a video share a folder: what is read is in the page cache either way.
+        row, place = split.samples[sample], folder / split.key(sample).rsplit("-", 1)[0]
         rows = split.frames[row["first_frame"] : row["first_frame"] + row["num_frames"]]
         paths = [place / f"{number:05d}.jpg" for number in range(len(rows))]
         if not paths[-1].exists():

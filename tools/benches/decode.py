@@ -3,6 +3,9 @@
 Every contestant takes the same U x T frames and the same boxes of the same videos and gives
 cropped uint8 224 x 224 in torch. Peers run as trainers run them: a torch DataLoader with as many
 worker processes as there are cores, and the same fast resize as ours.
+
+A block runs for seconds, not for a few batches: a pipeline that reads ahead starts a block with
+work that it did while another contestant was being timed.
 """
 
 from __future__ import annotations
@@ -10,9 +13,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import itertools
+import math
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +26,7 @@ import numpy as np
 import torch
 
 from benches.clips import cores, cpu_seconds, extract, jpeg_folders, make_shards, make_videos
-from benches.common import Report, alternate
+from benches.common import Report
 from benches.peers import READERS, PeerVideos, dali_files
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
 from pipelines.plan import TrainPlanner
@@ -30,8 +36,12 @@ from shards import Split
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bench.py decode`."""
     parser.add_argument("--videos", type=int, default=8, help="distinct clips of 10 s")
-    parser.add_argument("--copies", type=int, default=8, help="of each: one block decodes all")
+    parser.add_argument("--copies", type=int, default=24, help="of each: one pass decodes all")
+    parser.add_argument(
+        "--peer-videos", type=int, default=48, help="a pass of peers that decode video"
+    )
     parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a block at least, in passes")
     parser.add_argument("--batch", type=int, nargs="+", default=[16])
     parser.add_argument("--threads", type=int, nargs="+", default=[0], help="0: all cores")
     parser.add_argument("--frames", type=int, default=4, help="T; U is 4")
@@ -57,30 +67,46 @@ def run(args: argparse.Namespace, report: Report) -> None:
         plot(report, args.plot)
 
 
+@dataclass
+class _Contestant:
+    """call: one pass over `videos` videos; stored: bytes of a video; blocks: seconds and processor
+    seconds of a video."""
+
+    name: str
+    call: Callable[[], None]
+    videos: int
+    stored: float
+    passes: int = 1
+    blocks: list[tuple[float, float]] = field(default_factory=list)
+
+    def warm_up(self, seconds: float) -> None:
+        """Run once, and find how many passes fill a block."""
+        start = time.perf_counter()
+        self.call()
+        self.passes = math.ceil(seconds / (time.perf_counter() - start))
+
+    def block(self) -> None:
+        start, cpu = time.perf_counter(), cpu_seconds()
+        for _ in range(self.passes):
+            self.call()
+        count = self.passes * self.videos
+        self.blocks.append(((time.perf_counter() - start) / count, (cpu_seconds() - cpu) / count))
+
+
 class _Contest:
-    """The contestants: name -> a call that decodes every video once; stored bytes per video."""
+    """The contestants, and the peers that cannot take part."""
 
     def __init__(self, args: argparse.Namespace, folder: Path, videos: list[Path]) -> None:
         self.args, self.folder, self.videos = args, folder, videos
-        self.calls: dict[str, Callable[[], None]] = {}
-        self.stored: dict[str, float] = {}
-        self.cpu: dict[str, list[float]] = {}  # of each block, the warm-up first
+        self.contestants: list[_Contestant] = []
         self.absent: list[str] = []
         self._loaders: list[TrainLoader] = []
         self.sampling = SamplingConfig(frames=args.frames)
         self.mjpeg = make_shards(folder, videos, "mjpeg", args.copies)
 
-    def add(self, name: str, call: Callable[[], None], stored: float) -> None:
-        if self.args.only not in name:
-            return
-        self.stored[name], self.cpu[name] = stored, []
-
-        def counted() -> None:
-            before = cpu_seconds()
-            call()
-            self.cpu[name].append(cpu_seconds() - before)
-
-        self.calls[name] = counted
+    def add(self, name: str, call: Callable[[], None], videos: int, stored: float) -> None:
+        if self.args.only in name:
+            self.contestants.append(_Contestant(name, call, videos, stored))
 
     def ours(self) -> None:
         """Every strategy that this machine can run."""
@@ -113,10 +139,10 @@ class _Contest:
         if not gpu:
             self.absent.append("ours: JPEG frames on a GPU (no GPU here)")
 
-    def _ours(self, name: str, split: Split, batch: int, **settings: Any) -> None:
+    def _ours(self, name: str, split: Split, batch_size: int, **settings: Any) -> None:
         loader = TrainLoader(
             split, self.sampling, AugmentConfig(), LoaderConfig(read_threads=4, **settings),
-            seed=0, batch_size=batch, device=self.args.device,
+            seed=0, batch_size=batch_size, device=self.args.device,
         )  # fmt: skip
         self._loaders.append(loader)
         epochs = itertools.count()
@@ -127,7 +153,8 @@ class _Contest:
             if self.args.device != "cpu":
                 torch.cuda.synchronize()
 
-        self.add(name, call, float(split.samples["size"].mean()))
+        # Training drops the tail of an epoch.
+        self.add(name, call, len(loader) * batch_size, float(split.samples["size"].mean()))
 
     def peers(self) -> None:
         """Other decoders on the original files and on short-GOP ones, and folders of JPEGs."""
@@ -148,7 +175,8 @@ class _Contest:
                 self._peer(f"{reader}, {label}", reader, module, items, plan)
         stored = float(np.mean([sum(p.stat().st_size for p in paths) for paths in folders]))
         call = dali_files(folders, plan, self.args)
-        self.add("DALI readers.file, folder of JPEGs", call, stored)
+        count = -(-len(folders) // self.args.batch[0]) * self.args.batch[0]
+        self.add("DALI readers.file, folder of JPEGs", call, count, stored)
 
     def _peer(self, name: str, reader: str, module: str, items: list[Any], plan: Any) -> None:
         try:
@@ -156,6 +184,7 @@ class _Contest:
         except (ImportError, OSError, RuntimeError) as error:
             self.absent.append(f"{name}: {module} not usable ({type(error).__name__})")
             return
+        items = items if module == "PIL" else items[: self.args.peer_videos]
         data = PeerVideos(reader, items, plan)
         loader = torch.utils.data.DataLoader(
             data, batch_size=self.args.batch[0], num_workers=cores(), persistent_workers=True
@@ -169,7 +198,7 @@ class _Contest:
             sum(p.stat().st_size for p in item) if isinstance(item, list) else item.stat().st_size
             for item in items
         ]
-        self.add(name, call, float(np.mean(sizes)))
+        self.add(name, call, len(items), float(np.mean(sizes)))
 
     def close(self) -> None:
         for loader in self._loaders:
@@ -177,19 +206,20 @@ class _Contest:
 
 
 def _measure(contest: _Contest, args: argparse.Namespace, report: Report) -> None:
-    count = len(contest.mjpeg)
-    timings = alternate(contest.calls, blocks=args.blocks, calls=1)
-    ranked = sorted(timings, key=lambda name: timings[name].median)
-    for name in ranked:
-        batch = next((b for b in args.batch if f"batch {b}," in name), args.batch[0])
-        # Training drops the tail of an epoch.
-        videos = count // batch * batch if name.startswith("ours") else count
+    for contestant in contest.contestants:
+        contestant.warm_up(args.seconds)
+    for _ in range(args.blocks):
+        for contestant in contest.contestants:
+            contestant.block()
+    for contestant in sorted(contest.contestants, key=lambda c: statistics.median(c.blocks)[0]):
+        walls, cpus = zip(*contestant.blocks, strict=True)
         report.add(
-            contestant=name,
-            videos_per_s=videos / timings[name].median,
-            cpu_ms=1e3 * statistics.median(contest.cpu[name][1:]) / videos,
-            spread=timings[name].spread,
-            stored_kb=contest.stored[name] / 1e3,
+            contestant=contestant.name,
+            videos_per_s=1 / statistics.median(walls),
+            cpu_ms=1e3 * statistics.median(cpus),
+            spread=(max(walls) - min(walls)) / statistics.median(walls),
+            stored_kb=contestant.stored / 1e3,
+            videos_a_block=contestant.passes * contestant.videos,
         )
     for name in contest.absent:
         report.add(contestant=name, videos_per_s=None, cpu_ms=None, spread=None, stored_kb=None)
