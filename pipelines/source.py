@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.activity import Activity
-from pipelines.jpeg import jpeg_fault
+from pipelines.jpeg import JpegHeaders
 from pipelines.workers import Workers
 from shards import Split
 
@@ -101,6 +101,7 @@ class FrameSource:
     def __init__(self, split: Split, activity: Activity, *, threads: int = 8, gap: int = 0) -> None:
         self.split, self.activity, self.gap = split, activity, gap
         self.meter = ReadMeter()
+        self._headers = JpegHeaders()
         self._files = OpenFiles(random=gap < (1 << 20))
         self.pool = Workers(threads, "loader-read")
 
@@ -184,7 +185,7 @@ class FrameSource:
     def _fault(self, sample: int, piece: np.ndarray) -> str | None:
         """What would upset the decoder although the checksum is right."""
         row = self.split.samples[sample]
-        return jpeg_fault(piece, int(row["height"]), int(row["width"]))
+        return self._headers.fault(piece, int(row["height"]), int(row["width"]))
 
     def _ranges(self, sample: int, offsets: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
         """Byte ranges of one video's file, neighbours fetched by one read."""
