@@ -126,7 +126,7 @@ class Loop:
         labels = every_nth(batch.labels, part, parts, repeats)
         labels = labels.to(t.world.device, non_blocking=True)
         clips = every_nth(batch.clips, part, parts, repeats)
-        clips, targets = mix(clips, labels, t.config.loss.mixup, draws)
+        clips, targets = mix(clips, labels, t.config.loss, draws)
         with self.alone(last=part == parts - 1):
             with autocast(t.precision, t.world.device):
                 logits = t.network(clips)

@@ -1,4 +1,4 @@
-"""Cross entropy on the mean logits, with optional label smoothing and mixup."""
+"""Cross entropy on the mean logits, with optional label smoothing, mixup and cutmix."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from dsanet.engine.errors import require
 
+# How often a group is cut instead of blended where both are switched on.
+CUT_PROBABILITY = 0.5
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -18,51 +21,114 @@ class LossConfig:
 
     Attributes:
         label_smoothing: share of the target spread over all classes.
-        mixup: alpha of the Beta distribution that mixes pairs of videos; 0: none.
+        mixup: alpha of the Beta distribution that blends pairs of videos; 0: none.
+        cutmix: alpha of the Beta distribution that pastes a box of one video into another; 0: none.
+            With mixup too, each group of a step takes one of the two, by even chances.
     """
 
     label_smoothing: float = 0.0
     mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         met = 0 <= self.label_smoothing < 1
         require(met, f"--loss.label_smoothing {self.label_smoothing} must lie in [0, 1)")
-        require(self.mixup >= 0, f"--loss.mixup {self.mixup} must be 0 or more")
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            require(value >= 0, f"--loss.{name} {value} must be 0 or more")
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a batch should be recognised as: `share` of `first`, the rest of `second`."""
+    """What a batch should be recognised as.
+
+    Attributes:
+        first: classes int64 (B,).
+        second: classes int64 (B,) of the videos that were mixed in; None where none were.
+        share: float32 (B,), the part of `first`; the rest is `second`.
+    """
 
     first: Tensor
-    second: Tensor
-    share: float
+    second: Tensor | None = None
+    share: Tensor | None = None
 
 
 def mix(
+    clips: Tensor, labels: Tensor, config: LossConfig, rng: np.random.Generator
+) -> tuple[Tensor, Targets]:
+    """Mix each video with the one opposite in the batch, as the settings have it.
+
+    uint8 (B, U, T, H, W, 3) in and out, on any device.
+    """
+    cut = config.cutmix > 0
+    if cut and config.mixup > 0:
+        cut = bool(rng.random() < CUT_PROBABILITY)
+    if cut:
+        return cutmix(clips, labels, config.cutmix, rng)
+    if config.mixup > 0:
+        return mixup(clips, labels, config.mixup, rng)
+    return clips, Targets(labels)
+
+
+def mixup(
     clips: Tensor, labels: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Targets]:
-    """Mixup (Zhang et al. 2018): each video blended with the one opposite in the batch.
+    """Blend pairs (Zhang et al. 2018) with one share for the batch, drawn from Beta(alpha, alpha).
 
-    uint8 (B, U, T, H, W, 3) in and out; one share for the batch, drawn from Beta(alpha, alpha).
+    uint8 (B, U, T, H, W, 3) in and out: a blend is rounded to bytes.
     """
-    if alpha <= 0:
-        return clips, Targets(labels, labels, 1.0)
     share = float(rng.beta(alpha, alpha))
     blended = torch.lerp(clips.flip(0).float(), clips.float(), share)
-    return blended.round_().to(torch.uint8), Targets(labels, labels.flip(0), share)
+    shares = torch.full(labels.shape, share, device=labels.device)
+    return blended.round_().to(torch.uint8), Targets(labels, labels.flip(0), shares)
+
+
+def cutmix(
+    clips: Tensor, labels: Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, Targets]:
+    """Paste a box of each video's opposite into it (Yun et al. 2019).
+
+    uint8 (B, U, T, H, W, 3) in and out. Each pair has its own box, the same in all its frames: the
+    area 1 - Beta(alpha, alpha) of the picture around a uniform centre, cut off at the edges. The
+    share of `first` is what is left of its picture.
+    """
+    B, height, width = len(clips), clips.shape[3], clips.shape[4]
+    boxes = cut_boxes((B + 1) // 2, height, width, alpha, rng)
+    boxes = np.concatenate([boxes, boxes[: B // 2][::-1]])  # of video i and of its opposite
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    share = torch.from_numpy((1 - area / (height * width)).astype(np.float32))
+    top, left, bottom, right = torch.from_numpy(boxes).to(clips.device).T[..., None]
+    y, x = (torch.arange(side, device=clips.device) for side in (height, width))
+    rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)
+    inside = (rows[:, :, None] & columns[:, None, :])[:, None, None, :, :, None]
+    pasted = torch.where(inside, clips.flip(0), clips)
+    return pasted, Targets(labels, labels.flip(0), share.to(labels.device))
+
+
+def cut_boxes(
+    pairs: int, height: int, width: int, alpha: float, rng: np.random.Generator
+) -> np.ndarray:
+    """int64 (pairs, 4) of top, left, bottom, right in pixels, bottom and right excluded."""
+    sides = np.sqrt(1 - rng.beta(alpha, alpha, pairs))[:, None] * (height, width)
+    centres = rng.random((pairs, 2)) * (height, width)
+    ends = [(centres + sign * sides / 2).round() for sign in (-1, 1)]
+    return np.concatenate(ends, 1).clip(0, [height, width] * 2).astype(np.int64)
 
 
 def cross_entropy(logits: Tensor, targets: Targets, smoothing: float) -> Tensor:
     """Mean cross entropy of float32 logits (B, classes)."""
-    loss = F.cross_entropy(logits, targets.first, label_smoothing=smoothing)
-    if targets.share == 1.0:
-        return loss
-    other = F.cross_entropy(logits, targets.second, label_smoothing=smoothing)
-    return targets.share * loss + (1 - targets.share) * other
+    if targets.second is None or targets.share is None:
+        return F.cross_entropy(logits, targets.first, label_smoothing=smoothing)
+    first, second = (
+        F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        for labels in (targets.first, targets.second)
+    )
+    return torch.lerp(second, first, targets.share).mean()
 
 
 def correct(logits: Tensor, targets: Targets) -> Tensor:
     """Number of videos whose best class is the (larger) target."""
-    labels = targets.first if targets.share >= 0.5 else targets.second
+    labels = targets.first
+    if targets.second is not None and targets.share is not None:
+        labels = torch.where(targets.share >= 0.5, targets.first, targets.second)
     return (logits.argmax(1) == labels).sum()

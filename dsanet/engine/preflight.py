@@ -119,7 +119,7 @@ def _passes(t: Training) -> None:
     labels = torch.zeros(t.layout.micro, dtype=torch.int64, device=t.world.device)
     with autocast(t.precision, t.world.device):
         logits = t.network(_clips(t, t.layout.micro))
-    loss = cross_entropy(logits.float(), Targets(labels, labels, 1.0), 0.0)
+    loss = cross_entropy(logits.float(), Targets(labels), 0.0)
     loss.backward()
     finite = bool(torch.isfinite(loss))  # waits for the device, too
     if not finite and not t.samples:

@@ -64,9 +64,19 @@ class Report:
     def add(self, **row: Any) -> None:
         """Record and print one row; values are numbers, text, or None for "not measured"."""
         self.rows.append(row)
+        self._print(row)
+        self.write()
+
+    def replace(self, rows: list[dict[str, Any]]) -> None:
+        """Record and print a better estimate of all rows."""
+        self.rows = rows
+        for row in rows:
+            self._print(row)
+        self.write()
+
+    def _print(self, row: dict[str, Any]) -> None:
         cells = "  ".join(f"{name}={_cell(value)}" for name, value in row.items())
         self.console.print(f"[dim]{self.title}[/dim]  {cells}", highlight=False)
-        self.write()
 
     def write(self) -> None:
         """Write the JSON atomically."""

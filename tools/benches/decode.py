@@ -32,6 +32,8 @@ from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
 from pipelines.plan import TrainPlanner
 from shards import Split
 
+MEASURED = ("videos_per_s", "cpu_ms", "spread", "stored_kb", "videos_a_block", "blocks")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bench.py decode`."""
@@ -91,6 +93,14 @@ class _Contestant:
             self.call()
         count = self.passes * self.videos
         self.blocks.append(((time.perf_counter() - start) / count, (cpu_seconds() - cpu) / count))
+
+    def row(self) -> dict[str, Any]:
+        """The medians so far."""
+        walls, cpus = zip(*self.blocks, strict=True)
+        wall = statistics.median(walls)
+        figures = (1 / wall, 1e3 * statistics.median(cpus), (max(walls) - min(walls)) / wall,
+                   self.stored / 1e3, self.passes * self.videos, len(walls))  # fmt: skip
+        return {"contestant": self.name} | dict(zip(MEASURED, figures, strict=True))
 
 
 class _Contest:
@@ -206,23 +216,15 @@ class _Contest:
 
 
 def _measure(contest: _Contest, args: argparse.Namespace, report: Report) -> None:
+    absent = [{"contestant": name} | dict.fromkeys(MEASURED) for name in contest.absent]
     for contestant in contest.contestants:
         contestant.warm_up(args.seconds)
     for _ in range(args.blocks):
         for contestant in contest.contestants:
             contestant.block()
-    for contestant in sorted(contest.contestants, key=lambda c: statistics.median(c.blocks)[0]):
-        walls, cpus = zip(*contestant.blocks, strict=True)
-        report.add(
-            contestant=contestant.name,
-            videos_per_s=1 / statistics.median(walls),
-            cpu_ms=1e3 * statistics.median(cpus),
-            spread=(max(walls) - min(walls)) / statistics.median(walls),
-            stored_kb=contestant.stored / 1e3,
-            videos_a_block=contestant.passes * contestant.videos,
-        )
-    for name in contest.absent:
-        report.add(contestant=name, videos_per_s=None, cpu_ms=None, spread=None, stored_kb=None)
+        # After each round, so that a run cut short keeps the rounds before.
+        ranked = sorted(contest.contestants, key=lambda c: statistics.median(c.blocks)[0])
+        report.replace([contestant.row() for contestant in ranked] + absent)
 
 
 def plot(report: Report, path: Path) -> None:
