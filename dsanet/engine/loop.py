@@ -117,8 +117,8 @@ class Loop:
         """Forward and backward of one group; its (loss, videos recognised), for the step's sums.
 
         Groups are every G-th video of the step with all its views, G = processes x accumulation, so
-        that BatchNorm, dropout and mixup see the same groups, with the same draws, on any number of
-        processes.
+        that BatchNorm, dropout and mixing see the same groups, with the same draws, whatever the
+        number of processes.
         """
         t, parts = self.t, self.t.layout.accumulation
         repeats = t.config.augment.repeats

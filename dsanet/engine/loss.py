@@ -97,12 +97,14 @@ def cutmix(
     boxes = np.concatenate([boxes, boxes[: B // 2][::-1]])  # of video i and of its opposite
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     share = torch.from_numpy((1 - area / (height * width)).astype(np.float32))
-    top, left, bottom, right = torch.from_numpy(boxes).to(clips.device).T[..., None]
+    top, left, bottom, right = (
+        torch.from_numpy(boxes).to(clips.device, non_blocking=True).T[..., None]
+    )
     y, x = (torch.arange(side, device=clips.device) for side in (height, width))
     rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)
     inside = (rows[:, :, None] & columns[:, None, :])[:, None, None, :, :, None]
     pasted = torch.where(inside, clips.flip(0), clips)
-    return pasted, Targets(labels, labels.flip(0), share.to(labels.device))
+    return pasted, Targets(labels, labels.flip(0), share.to(labels.device, non_blocking=True))
 
 
 def cut_boxes(

@@ -76,7 +76,7 @@ class Training:
         return self.average.model if self.average else self.model
 
     def reseed(self, group: int) -> np.random.Generator:
-        """Seed dropout and mixup by (seed, step, group of the step): no generator needs saving,
+        """Seed dropout and mixing by (seed, step, group of the step): no generator needs saving,
         and the draws do not depend on which process holds the group."""
         seeds = np.random.SeedSequence([self.config.seed, self.step, group])
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))

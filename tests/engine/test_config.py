@@ -96,6 +96,7 @@ def test_the_dump_reads_back_as_the_same_settings(name: str, tmp_path: Path) -> 
         ("validation.per_gpu", 0),
         ("loss.label_smoothing", 1),
         ("loss.mixup", -0.2),
+        ("loss.cutmix", -1),
         ("batch.videos", 0),
         ("batch.per_gpu", 0),
         ("log.every", 0),

@@ -169,6 +169,25 @@ def test_the_end_of_another_process_is_told_in_one_line(
     assert "Traceback" not in done.stderr
 
 
+def test_mixed_videos_are_the_same_after_a_kill_and_on_two_processes(
+    small_shards: Path, tiny: Path, trained: Path, tmp_path: Path, start: Start
+) -> None:
+    more = ("--loss.mixup", 0.4, "--loss.cutmix", 1, "--checkpoint.every_steps", 1)
+    more += ("--epoch_limit", 1)
+    one, killed, two = (
+        train(small_shards, tiny, tmp_path / name, *more) for name in ("one", "killed", "two")
+    )
+    assert run_script(*one).returncode == 0
+    kill_and_continue(start, killed, tmp_path / "killed", kills=1, seed=2)
+    assert_same_run(tmp_path / "killed", tmp_path / "one")
+    assert run_script(*two, processes=2).returncode == 0
+    alone, both = course(tmp_path / "one"), course(tmp_path / "two")
+    np.testing.assert_allclose([s[2:] for s in alone], [s[2:] for s in both], rtol=1e-3)
+    plain = course(trained)[:5]
+    assert [step[1] for step in alone] == [step[1] for step in plain]
+    assert not np.allclose([s[2] for s in alone], [s[2] for s in plain], rtol=1e-2)
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     small_shards: Path, tiny: Path, trained: Path, tmp_path: Path
 ) -> None:
