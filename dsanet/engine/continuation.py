@@ -14,7 +14,8 @@ from dsanet.engine.config import TrainConfig, load_saved, plain
 from dsanet.engine.distributed import World
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.optim import zero_momentum
-from dsanet.engine.record import RunFolder
+from dsanet.engine.readers import dali_version, own_place
+from dsanet.engine.record import RunFolder, versions
 from dsanet.engine.training import Training
 
 # What a run may not change once it has begun: its steps would no longer be those of one run.
@@ -108,6 +109,12 @@ def _take(state: dict[str, Any], training: Training) -> None:
     if state.get("precision") == training.precision:  # a scale is good for its precision alone
         training.scaler.load_state_dict(state["scaler"])
     training.samples, training.validated = state["samples"], state["validated"]
+    if (
+        config.loader.reader == "webdataset"
+        and training.samples % training.layout.samples_per_epoch
+    ):
+        dali = dali_version(versions())
+        training.place = own_place(state, training.world, dali, training.console.say)
 
 
 def _check_agreement(training: Training) -> None:

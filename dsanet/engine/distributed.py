@@ -63,12 +63,17 @@ class World:
         dist.all_gather(parts, local)
         return [part.cpu().numpy() for part in parts]
 
-    def gather_text(self, text: str, width: int = 512) -> list[str]:
-        """One short text of each process, by rank."""
-        buffer = np.zeros(width, np.uint8)
-        data = text.encode()[:width]
+    def gather_bytes(self, data: bytes) -> list[bytes]:
+        """Bytes of all processes, of any length, by rank."""
+        lengths = [int(n[0]) for n in self.gather(np.array([len(data)], np.int64))]
+        buffer = np.zeros(max(*lengths, 1), np.uint8)
         buffer[: len(data)] = np.frombuffer(data, np.uint8)
-        return [bytes(row[row > 0]).decode(errors="replace") for row in self.gather(buffer)]
+        rows = self.gather(buffer)
+        return [bytes(row[:n]) for row, n in zip(rows, lengths, strict=True)]
+
+    def gather_text(self, text: str) -> list[str]:
+        """A text of each process, by rank."""
+        return [data.decode() for data in self.gather_bytes(text.encode())]
 
     @torch.no_grad()
     def average_buffers(self, module: nn.Module) -> None:

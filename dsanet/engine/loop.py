@@ -23,6 +23,7 @@ from dsanet.engine.meters import StepMeter, Times
 from dsanet.engine.monitor import GpuMonitor
 from dsanet.engine.nonfinite import mended
 from dsanet.engine.optim import peak_rate, schedule_factor, set_rate
+from dsanet.engine.readers import open_epoch
 from dsanet.engine.records import STATS, Pending, Window, epoch_record, train_record
 from dsanet.engine.signals import Stop
 from dsanet.engine.training import Training
@@ -73,7 +74,9 @@ class Loop:
     def train_epoch(self, epoch: int) -> Stop:
         """The rest of an epoch, up to a signal."""
         t = self.t
-        batches = t.loader.epoch(epoch, t.samples - epoch * t.layout.samples_per_epoch)
+        start = t.samples - epoch * t.layout.samples_per_epoch
+        place = t.place if start else None
+        batches = open_epoch(t.loader, epoch, start, place, t.console.say)
         with watched(t.config.runtime.watchdog_minutes) as alive:
             return self.train_steps(batches, (epoch + 1) * t.layout.samples_per_epoch, alive)
 
@@ -108,7 +111,7 @@ class Loop:
             stats[:2] += self.backward(batch, part)
         self.review()  # of the step before: the GPU has finished it while this one was queued
         norm = self.update()
-        t.samples += t.layout.videos
+        t.samples, t.place = t.samples + t.layout.videos, batch.state
         self.pending = self.publish(start, rate, stats, norm, batch.ids)
         if t.world.device.type == "cpu":
             self.review()

@@ -21,6 +21,7 @@ from dsanet.engine.distributed import World
 from dsanet.engine.errors import UsageError
 from dsanet.engine.layout import Layout, plan_steps
 from dsanet.engine.optim import WeightAverage, build_optimizer
+from dsanet.engine.readers import gather_places
 from dsanet.engine.record import RunFolder, versions
 from dsanet.engine.signals import Signals
 from dsanet.engine.validate import Validator
@@ -37,6 +38,7 @@ class Training:
         network: the same, compiled and distributed: what is called.
         samples: position in training, counted in videos of the whole run.
         validated: epochs that are over, validation included.
+        place: of this process's reader after the last step; the webdataset reader's alone.
     """
 
     config: TrainConfig
@@ -58,6 +60,7 @@ class Training:
     samples: int = 0
     validated: int = 0
     replaced: int = 0
+    place: bytes | None = None
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -83,7 +86,7 @@ class Training:
         return np.random.default_rng(seeds)
 
     def state(self, samples: int | None = None, score: float | None = None) -> dict[str, Any]:
-        """Everything a checkpoint holds."""
+        """Everything a checkpoint holds, but the places of all readers."""
         return {
             "format": FORMAT,
             "score": score,
@@ -106,8 +109,12 @@ class Training:
         self.world.average_buffers(self.model)
         if self.average:
             self.world.average_buffers(self.average.model)
+        readers = None
+        if self.config.loader.reader == "webdataset":
+            readers = gather_places(self.world, self.place, self.samples)
         if self.world.main:
-            path = self.folder.checkpoints.save(self.step, self.state(score=score))
+            state = self.state(score=score) | {"readers": readers}
+            path = self.folder.checkpoints.save(self.step, state)
             self.folder.checkpoints.offer_best(path, score)
         self.world.barrier()
         self.saved_at = time.monotonic()
