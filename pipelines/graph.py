@@ -118,18 +118,29 @@ def _decoded(spec: GraphSpec, window: tuple[Any, Any]) -> Any:
         frames = fn.external_source(name="encoded", dtype=types.UINT8, ndim=4, layout="FHWC")
         return frames if spec.device_id is None else frames.gpu()
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
-    device = "mixed" if spec.mixed else "cpu"
     if spec.head == "video":
-        picks = fn.external_source(name="picks", dtype=types.INT32, ndim=1)
-        frames = fn.decoders.video(encoded, frames=picks, device=device, pad_mode="none")
-        gather = fn.external_source(name="gather", dtype=types.INT32, ndim=1)
-        frames = fn.sequence_rearrange(frames, new_order=gather)
-    elif spec.roi_decode:
-        frames = fn.decoders.image_slice(
-            encoded, *window, axes=[0, 1], device=device, output_type=types.RGB, **AS_STORED
-        )
+        return decoded_video(encoded, spec)
+    return decoded_image(encoded, window, spec)
+
+
+def decoded_video(encoded: Any, spec: GraphSpec) -> Any:
+    """Frames (F, H, W, 3) of an mp4: those of the input `picks`, in the order of `gather`."""
+    fn, types = dali().fn, dali().types
+    picks = fn.external_source(name="picks", dtype=types.INT32, ndim=1)
+    device = "mixed" if spec.mixed else "cpu"
+    frames = fn.decoders.video(encoded, frames=picks, device=device, pad_mode="none")
+    gather = fn.external_source(name="gather", dtype=types.INT32, ndim=1)
+    return _on_device(fn.sequence_rearrange(frames, new_order=gather), spec)
+
+
+def decoded_image(encoded: Any, window: tuple[Any, Any], spec: GraphSpec) -> Any:
+    """A JPEG (H, W, 3), or with `roi_decode` its window alone."""
+    decoders, settings = dali().fn.decoders, {"output_type": dali().types.RGB} | AS_STORED
+    device = "mixed" if spec.mixed else "cpu"
+    if spec.roi_decode:
+        frames = decoders.image_slice(encoded, *window, axes=[0, 1], device=device, **settings)
     else:
-        frames = fn.decoders.image(encoded, device=device, output_type=types.RGB, **AS_STORED)
+        frames = decoders.image(encoded, device=device, **settings)
     return _on_device(frames, spec)
 
 
@@ -177,7 +188,8 @@ def _transformed(
 
 def feed(pipeline: Any, spec: GraphSpec, given: GraphInput) -> None:
     """Hand one iteration's input to the graph; it runs at the next `schedule_run`."""
-    pipeline.feed_input("encoded", _tensors(spec, given.encoded))
+    frames = spec.head == "frames"
+    pipeline.feed_input("encoded", given.encoded if frames else tensors(given.encoded))
     if given.picks is not None:
         pipeline.feed_input("picks", given.picks)
     if given.gathers is not None:
@@ -194,10 +206,8 @@ def feed(pipeline: Any, spec: GraphSpec, given: GraphInput) -> None:
             pipeline.feed_input(name, np.ascontiguousarray(given.colours[:, column]))
 
 
-def _tensors(spec: GraphSpec, arrays: list[np.ndarray]) -> Any:
+def tensors(encoded: list[np.ndarray]) -> Any:
     """Encoded samples as DALI wants them; its own conversion of a list takes twice as long, with
     the interpreter held."""
-    if spec.head == "frames":
-        return arrays
-    tensors = importlib.import_module("nvidia.dali.tensors")
-    return tensors.TensorListCPU([tensors.TensorCPU(one) for one in arrays], contiguous=False)
+    module = importlib.import_module("nvidia.dali.tensors")
+    return module.TensorListCPU([module.TensorCPU(one) for one in encoded], contiguous=False)

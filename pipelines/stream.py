@@ -1,9 +1,9 @@
-"""DALI alone: `fn.readers.webdataset` -> sampling in the graph -> `fn.decoders.video`.
+"""DALI alone: `fn.readers.webdataset` -> sampling, pruning -> `fn.decoders.video` or `.image`.
 
-Two graphs, since the decoder cannot be checkpointed: A reads and draws (CPU, checkpoints of about
-1 KB), B decodes, cuts and resizes what A gives. No Python touches a sample. In exchange the order
-is a local shuffle inside each rank's part of the tars, so it depends on the number of ranks;
-checksums are not looked at; and whole files are read.
+Two graphs, since the video decoder cannot be checkpointed: A reads, draws and keeps of each file
+what the wanted frames need (CPU, checkpoints of about 1 KB); B decodes, cuts and resizes that.
+Python only looks at the checksums. In exchange the order is a local shuffle inside each rank's part
+of the tars, so it depends on the number of ranks, and whole files are read.
 """
 
 from __future__ import annotations
@@ -13,26 +13,32 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.containers import unrepeated
 from pipelines.crops import AugmentConfig
 from pipelines.decode import DecodeError, Decoder, first_line
 from pipelines.errors import LoaderUsageError
-from pipelines.graph import COLOURS, GraphSpec, dali, results
+from pipelines.graph import COLOURS, GraphSpec, dali, decoded_image, decoded_video, results, tensors
 from pipelines.sampling import SamplingConfig
-from pipelines.stream_sampling import dali_math, eval_picks, frame_count, train_picks
+from pipelines.stream_pruning import Table, prune_frames, prune_groups, read_table, unrepeated
+from pipelines.stream_sampling import dali_math, eval_picks, train_picks
 
 DRAWS = 6  # box: y, x, scale, aspect, swap; flip
-OUTPUTS = ("encoded", "picks", "draws", "colours", "source", "label")
+# sizes: bytes of each frame of the image head; picks, gather: see `containers.Container`.
+OUTPUTS = ("encoded", "frames", "source", "label", "draws", "colours")
+OF_HEAD = {"image": ("sizes",), "video": ("picks", "gather")}
 
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What the two graphs are built for; `augment` None is evaluation, `clips` None validation."""
+    """What the two graphs are built for; `augment` None is evaluation, `clips` None validation.
+
+    gop: frames of a fragment of the stored mp4, 0 where it has no fragments.
+    """
 
     graph: GraphSpec
     sampling: SamplingConfig
     augment: AugmentConfig | None
     clips: int | None = None
+    gop: int = 0
     resize_short: int = 256
     shuffle: int = 512
 
@@ -52,6 +58,21 @@ class StreamSpec:
             raise LoaderUsageError(f"loader.reader webdataset flips all classes alike: {remedy}")
 
     @property
+    def frames(self) -> int:
+        """Frames of a video, F."""
+        return self.sampling.frames * (self.clips or self.sampling.segments)
+
+    @property
+    def videos(self) -> int:
+        """Videos of a batch."""
+        return self.graph.batch // (self.frames if self.graph.head == "image" else 1)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What graph A gives."""
+        return OUTPUTS + OF_HEAD[self.graph.head]
+
+    @property
     def draws(self) -> bool:
         """Whether graph B takes draws: DALI drops inputs that nothing uses."""
         return self.augment is not None and (self.graph.flip or self.augment.kind != "centre")
@@ -65,7 +86,7 @@ def build_reader(
     train = spec.augment is not None
 
     @dali().pipeline_def(
-        batch_size=spec.graph.batch,
+        batch_size=spec.videos,
         num_threads=1,
         device_id=None,
         seed=seed % (1 << 31),
@@ -74,7 +95,7 @@ def build_reader(
         checkpoint=state,
     )
     def graph() -> Any:
-        encoded, table, label = fn.readers.webdataset(
+        encoded, frames_npy, label = fn.readers.webdataset(
             paths=list(tars),
             index_paths=list(tars.values()),
             ext=["mp4", "frames.npy", "cls"],
@@ -87,15 +108,29 @@ def build_reader(
             stick_to_shard=not train,
             name="reader",
         )
-        x = fn.random.uniform(range=[0.0, 1.0], shape=[DRAWS])
-        n = frame_count(table)
-        picks = train_picks(n, spec.sampling) if train else eval_picks(n, spec.sampling, spec.clips)
         source = fn.get_property(encoded, key="source_info")
-        return encoded, picks, x, _factors(spec.augment), source, label
+        x = fn.random.uniform(range=[0.0, 1.0], shape=[DRAWS])
+        table = read_table(frames_npy)
+        if train:
+            frames = train_picks(table.count, spec.sampling)
+        else:
+            frames = eval_picks(table.count, spec.sampling, spec.clips)
+        data, *more = _pruned(encoded, table, frames, spec)
+        return data, frames, source, label, x, _factors(spec.augment), *more
 
     pipeline = graph()
     pipeline.build()
     return pipeline
+
+
+def _pruned(encoded: Any, table: Table, frames: Any, spec: StreamSpec) -> list[Any]:
+    """What B decodes, and where in it the frames are: outputs OF_HEAD."""
+    if spec.graph.head == "image":
+        return [*prune_frames(encoded, table, frames, spec.frames)]
+    picks, found, gather = unrepeated(frames, spec.frames)
+    if spec.gop:
+        encoded, picks = prune_groups(encoded, table, picks, spec.frames, spec.gop)
+    return [encoded, dali().fn.slice(picks, start=0, end=found, axes=[0]), gather]
 
 
 def _factors(augment: AugmentConfig | None) -> Any:
@@ -124,12 +159,10 @@ def build_decoder(spec: StreamSpec) -> Any:
     )
     def graph() -> Any:
         encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
-        picks = fn.external_source(name="picks", dtype=types.INT32, ndim=1)
-        device = "mixed" if graph_spec.mixed else "cpu"
-        frames = fn.decoders.video(encoded, frames=picks, device=device, pad_mode="none")
-        gather = fn.external_source(name="gather", dtype=types.INT32, ndim=1)
-        frames = fn.sequence_rearrange(frames, new_order=gather)
-        height, width = (fn.cast(frames.shape()[axis], dtype=types.FLOAT) for axis in (1, 2))
+        image = graph_spec.head == "image"
+        frames = None if image else decoded_video(encoded, graph_spec)
+        size = fn.peek_image_shape(encoded)[0:2] if image else frames.shape()[1:3]
+        height, width = (fn.cast(size[axis], dtype=types.FLOAT) for axis in (0, 1))
         given: dict[str, Any] = {}
         if spec.augment is None:
             windows = _eval_windows(height, width, spec)
@@ -137,6 +170,7 @@ def build_decoder(spec: StreamSpec) -> Any:
             x = fn.external_source(name="draws", dtype=types.FLOAT, ndim=1)
             windows = [_train_window(height, width, x, spec)]
             given["flip"] = fn.cast(x[5] < spec.augment.flip, dtype=types.INT32)
+        frames = decoded_image(encoded, windows[0], graph_spec) if image else frames
         if graph_spec.colour:
             factors = fn.external_source(name="colours", dtype=types.FLOAT, ndim=1)
             given |= {name: factors[column] for column, name in enumerate(COLOURS)}
@@ -203,12 +237,9 @@ class StreamBatch:
         """The slots at `rows`."""
         return StreamBatch(self.outputs, [self.rows[row] for row in rows])
 
-    def column(self, name: str) -> Any:
-        """One input of graph B: A's own buffers, or the chosen samples of them."""
-        values = self.outputs[name]
-        if self.rows == list(range(len(values))):
-            return values
-        return [np.asarray(values[row]) for row in self.rows]
+    def column(self, name: str) -> list[np.ndarray]:
+        """One output of A, a view of it for each slot."""
+        return [np.asarray(self.outputs[name][row]) for row in self.rows]
 
 
 class StreamDecoder(Decoder):
@@ -223,20 +254,31 @@ class StreamDecoder(Decoder):
 
     def submit(self, batch: Any) -> None:
         """Start decoding a StreamBatch."""
-        names = ["encoded"]
+        image = self.spec.head == "image"
+        names = [] if image else ["picks", "gather"]
         names += ["draws"] if self.stream.draws else []
         names += ["colours"] if self.spec.colour else []
+        encoded = batch.column("encoded")
+        if image:
+            encoded = [frame for row in zip(encoded, batch.column("sizes"), strict=True)
+                       for frame in cut(*row)]  # fmt: skip
+        self.pipeline.feed_input("encoded", tensors(encoded))
         for name in names:
-            self.pipeline.feed_input(name, batch.column(name))
-        pairs = [unrepeated(np.asarray(batch.outputs["picks"][row])) for row in batch.rows]
-        for name, values in zip(("picks", "gather"), zip(*pairs, strict=True), strict=True):
-            self.pipeline.feed_input(name, list(values))
+            column = batch.column(name)
+            if image:  # what is drawn for a video goes for all its frames
+                column = [one for one in column for _ in range(self.frames)]
+            self.pipeline.feed_input(name, column)
         self.pipeline.schedule_run()
 
 
-def run_reader(pipeline: Any) -> dict[str, Any]:
+def cut(data: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """Pieces of these sizes, one behind the other."""
+    return np.split(data, np.cumsum(sizes)[:-1])
+
+
+def run_reader(pipeline: Any, spec: StreamSpec) -> dict[str, Any]:
     """One iteration of graph A. DecodeError where a sample lacks a component."""
     try:
-        return dict(zip(OUTPUTS, pipeline.run(), strict=True))
+        return dict(zip(spec.outputs, pipeline.run(), strict=True))
     except RuntimeError as error:
         raise DecodeError(first_line(str(error))) from None

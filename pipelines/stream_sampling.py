@@ -13,13 +13,6 @@ from pipelines.graph import dali
 from pipelines.sampling import SamplingConfig
 
 
-def frame_count(table: Any) -> Any:
-    """Rows of a .npy file of 12-byte rows, from its length and the length of its header."""
-    fn, types = dali().fn, dali().types
-    low, high = (fn.cast(table[byte], dtype=types.INT32) for byte in (8, 9))
-    return (table.shape(dtype=types.INT32)[0] - (low + 256 * high + 10)) // 12
-
-
 def train_picks(n: Any, sampling: SamplingConfig) -> Any:
     """`train_frames` of n frames, drawn in the graph: (U * T,) int32."""
     x = dali().fn.random.uniform(range=[0.0, 1.0], shape=[sampling.segments, 1])

@@ -1,4 +1,5 @@
-"""Kinetics-like clips for the loader's benchmarks: real ones, and re-encoded relatives of them."""
+"""Kinetics-like clips for the loader's benchmarks: real ones and re-encoded relatives of them, or
+generated ones where the real are not at hand."""
 
 from __future__ import annotations
 
@@ -6,10 +7,13 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 
 from shards import ShardSettings, Source, Split, build_split, open_split
 
@@ -33,41 +37,84 @@ def cpu_seconds() -> float:
     return total
 
 
-def make_videos(folder: Path, count: int) -> list[Path]:
-    """`count` H.264 files of 10 s: the real clips, then mirrored and shifted relatives.
+def kind_of_clips() -> str:
+    """What `make_videos` makes here, for the record of a run."""
+    return "real" if _real() else "generated"
 
-    FileNotFoundError where the real clips are not at hand.
-    """
+
+def _real() -> list[Path]:
+    paths = [ODD / name for name in REAL]
+    return paths if all(path.exists() for path in paths) else []
+
+
+def make_videos(folder: Path, count: int) -> list[Path]:
+    """`count` H.264 files of 10 s: the real clips, then mirrored and shifted relatives; without
+    the real ones, moving textures as hard to encode (see `_texture`)."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths, real = [], _real()
     for number in range(count):
         path = folder / f"clip{number:03d}.mp4"
-        source = ODD / REAL[number % len(REAL)]
         if not path.exists():
             variant = number // len(REAL)
-            if variant == 0:
-                shutil.copy(source, path)
+            if not real:
+                _encode(path, _panned(number), 340, 256, Fraction(30))
+            elif variant == 0:
+                shutil.copy(real[number], path)
             else:
-                _relative(source, path, variant)
+                _relative(real[number % len(REAL)], path, variant)
         paths.append(path)
     return paths
 
 
 def _relative(source: Path, path: Path, variant: int) -> None:
     """Another clip of the same kind: mirrored (odd variants) and moved by a few rows."""
-    partial = path.with_suffix(".part")
-    with av.open(str(source)) as given, av.open(str(partial), "w", format="mp4") as out:
+    with av.open(str(source)) as given:
         picture = given.streams.video[0]
-        stream = out.add_stream("libx264", rate=picture.average_rate, options={"crf": "23"})
-        stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
-        for frame in given.decode(picture):
-            image = frame.to_ndarray(format="rgb24")
-            image = image[:, ::-1] if variant % 2 else image
-            image = image[list(range(variant, len(image))) + list(range(variant))]
-            made = av.VideoFrame.from_ndarray(image.copy(), format="rgb24")
+
+        def images() -> Iterator[np.ndarray]:
+            for frame in given.decode(picture):
+                image = frame.to_ndarray(format="rgb24")
+                image = image[:, ::-1] if variant % 2 else image
+                yield np.roll(image, -variant, axis=0)
+
+        _encode(path, images(), picture.width, picture.height, picture.average_rate)
+
+
+def _encode(
+    path: Path, images: Iterable[np.ndarray], width: int, height: int, rate: Fraction | None
+) -> None:
+    partial = path.with_suffix(".part")
+    with av.open(str(partial), "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=rate, options={"crf": "23"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for image in images:
+            made = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             out.mux(stream.encode(made))
         out.mux(stream.encode())
     partial.replace(path)
+
+
+def _panned(seed: int) -> Iterator[np.ndarray]:
+    """300 frames (256, 340, 3) of a camera that wanders over a texture."""
+    generator = np.random.default_rng(seed)
+    texture = _texture(generator, 512, 680)
+    for t in range(300):
+        y, x = int(128 + 120 * np.sin(t / 47 + seed)), int(170 + 160 * np.sin(t / 31 + 2 * seed))
+        noise = generator.normal(0, 3, (256, 340, 1))
+        yield np.clip(texture[y : y + 256, x : x + 340] + noise, 0, 255).astype(np.uint8)
+
+
+def _texture(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Noise whose spectrum falls like 1 / f^1.4: its JPEGs are as large as those of real clips."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1
+    shape = (3, *frequency.shape)
+    spectrum = (generator.normal(size=shape) + 1j * generator.normal(size=shape)) / frequency**1.4
+    spectrum[:, 0, 0] = 0
+    planes = np.fft.irfft2(spectrum, s=(height, width))
+    planes /= planes.std(axis=(1, 2), keepdims=True)
+    light, red, blue = planes
+    return 120 + 45 * np.stack([light + red / 4, light, light + blue / 4], axis=-1)
 
 
 def make_shards(

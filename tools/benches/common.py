@@ -50,6 +50,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _width() -> int | None:
+    """Columns of a log file; a terminal knows its own."""
+    return None if sys.stdout.isatty() else 150
+
+
 @dataclass
 class Report:
     """Rows of one benchmark: printed as they finish, the JSON rewritten after each, so that a
@@ -58,7 +63,7 @@ class Report:
     title: str
     path: Path | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=lambda: Console(width=_width()))
     environment: dict[str, Any] = field(default_factory=environment)
 
     def add(self, **row: Any) -> None:
@@ -76,7 +81,7 @@ class Report:
 
     def _print(self, row: dict[str, Any]) -> None:
         cells = "  ".join(f"{name}={_cell(value)}" for name, value in row.items())
-        self.console.print(f"[dim]{self.title}[/dim]  {cells}", highlight=False)
+        self.console.print(f"[dim]{self.title}[/dim]  {cells}", highlight=False, soft_wrap=True)
 
     def write(self) -> None:
         """Write the JSON atomically."""
@@ -89,14 +94,15 @@ class Report:
         partial.replace(self.path)
 
     def table(self) -> None:
-        """Print all rows as one table, columns in order of first appearance."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        table = Table(title=self.title)
-        for name in names:
-            table.add_column(name)
+        """Print the rows as tables, one for each set of columns."""
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for row in self.rows:
-            table.add_row(*(_cell(row.get(name)) for name in names))
-        self.console.print(table)
+            groups.setdefault(tuple(row), []).append(row)
+        for names, rows in groups.items():
+            table = Table(*names, title=self.title)
+            for row in rows:
+                table.add_row(*(_cell(row[name]) for name in names))
+            self.console.print(table)
 
 
 def _cell(value: Any) -> str:

@@ -25,7 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.clips import cores, cpu_seconds, extract, jpeg_folders, make_shards, make_videos
+from benches.clips import (
+    cores,
+    cpu_seconds,
+    extract,
+    jpeg_folders,
+    kind_of_clips,
+    make_shards,
+    make_videos,
+)
 from benches.common import Report
 from benches.peers import READERS, PeerVideos, dali_files
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
@@ -63,6 +71,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
         contest = _Contest(args, folder, videos)
         contest.ours()
         contest.peers()
+        report.environment["clips"] = kind_of_clips()
         _measure(contest, args, report)
         contest.close()
     if args.plot:

@@ -20,7 +20,7 @@ from shards import open_split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, help="shard set (default: drawn Kinetics-like clips)")
+    parser.add_argument("--data", type=Path, help="shard set (default: Kinetics-like clips)")
     parser.add_argument("--model", help="default: dsa_i3d_r50 on a GPU, dsa_i3d_r18 on a CPU")
     parser.add_argument("--width", type=int, help="of the stem (default: 64 on a GPU, 8 on a CPU)")
     parser.add_argument("--size", type=int, help="of a crop (default: 256 on a GPU, 112 on a CPU)")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.clips import cores, make_shards, make_videos
+from benches.clips import cores, kind_of_clips, make_shards, make_videos
 from benches.common import Report
 from pipelines import AugmentConfig, LoaderConfig, OrderConfig, SamplingConfig, TrainLoader
 from pipelines.decode import Decoder
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
     """Measure and report."""
     with tempfile.TemporaryDirectory() as folder:
         split = _split(args, Path(folder))
+        report.environment["clips"] = "given" if args.data else kind_of_clips()
         with _Making(split, args) as loader:
             _whole(loader, args, report)
         if args.reader == "frames":

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benches.clips import kind_of_clips
 from benches.common import Report
 from benches.shardset import describe, lengthen, shard_set
 from dsanet.engine.config import parse_train
@@ -43,7 +44,7 @@ SETTLE = 4  # uncounted steps: the loader's full queue from the pause before mus
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, help="shard set (default: drawn Kinetics-like clips)")
+    parser.add_argument("--data", type=Path, help="shard set (default: Kinetics-like clips)")
     parser.add_argument("--model", help="default: dsa_i3d_r50 on a GPU, dsa_i3d_r18 on a CPU")
     parser.add_argument("--blocks", type=int, default=4, help="of each contestant, alternating")
     parser.add_argument("--steps", type=int, help="of a block (default: 40 on a GPU, 8 on a CPU)")
@@ -161,7 +162,8 @@ def run(args: argparse.Namespace, report: Report) -> None:
         words = command(args, data, out / "run", kind)
         total = (SETTLE + steps) * (args.blocks + 2)
         training = build(words, total)
-        facts: dict[str, Any] = {"case": "setting", "data": describe(data)}
+        clips = "given" if args.data else kind_of_clips()
+        facts: dict[str, Any] = {"case": "setting", "data": describe(data), "clips": clips}
         report.add(**facts, model=training.config.model, batch=training.layout.videos)
         try:
             compare(training, args, steps, report)
