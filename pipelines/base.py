@@ -98,7 +98,10 @@ class Loader(ABC):
     def _load(self, plan: BatchPlan) -> Loaded:
         """Read one batch; what cannot be read is replaced or, in evaluation, left out."""
         if self._stream is not None:
-            return self._stream.load()
+            loaded, faults = self._stream.load()
+            if faults:
+                self._repair_stream(loaded, faults)
+            return loaded
         loaded = Loaded(plan, [row for row in range(len(plan.ids)) if plan.ids[row] >= 0], None)
         rows = loaded.rows
         found = plan.found or self._fetch(plan.ids[rows].tolist(), list(plan.frames[rows]))

@@ -22,7 +22,7 @@ class LoaderConfig:
     """How videos are read, decoded and handed over.
 
     reader: `frames` (plan, pread, decode) or `webdataset` (DALI streams whole videos in a local
-    shuffle of 8 x order.window videos; no other order, no decode but `video`, no gap_kb).
+    shuffle of 8 x order.window videos; no other order, no decode by PyAV, no gap_kb).
     decode: `image` one JPEG at a time, `video` DALI's video decoder, `pyav` FFmpeg on the CPU.
     decode_on, resize: where and by what; `auto` follows the device. roi_decode: decode only the
     crop's part of a JPEG, None where it pays (CPU). threads: of decoding, 0 for this process's
@@ -75,7 +75,7 @@ class LoaderConfig:
     def _check_webdataset(self) -> None:
         """Refuse what DALI's reader would pass over in silence."""
         given = {
-            "decode": self.decode not in ("auto", "video"),
+            "decode": self.decode == "pyav",
             "order.kind": self.order.kind != "random",
             "gap_kb": self.gap_kb is not None,
             "roi_decode": bool(self.roi_decode),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.source import FrameSource, SampleError
+from shards import Split
 
 
 @dataclass
@@ -39,45 +40,55 @@ class ContainerSource(FrameSource):
     def _read(self, sample: int, frames: np.ndarray) -> Container:  # type: ignore[override]
         wanted, gather = unrepeated(frames)
         self._table(sample, wanted)
-        row = self.split.samples[sample]
-        if row["first_fragment"] < 0:
-            ends, groups, picks = np.array([0, row["size"]]), np.array([0]), wanted
-            held = np.arange(row["num_frames"])
-        else:
-            gop = self.split.gop
-            first, count = int(row["first_fragment"]), int(row["num_fragments"])
-            ends = self.split.fragments[first : first + count + 1].astype(np.int64)
-            groups = np.unique(wanted // gop)
-            picks = np.searchsorted(groups, wanted // gop) * gop + wanted % gop
-            held = (groups[:, None] * gop + np.arange(gop)).reshape(-1)
-            held = held[held < row["num_frames"]]
-        return Container(
-            data=self._pruned(sample, ends, groups, held),
-            picks=picks.astype(np.int32),
-            gather=gather,
-        )
-
-    def _pruned(
-        self, sample: int, ends: np.ndarray, groups: np.ndarray, held: np.ndarray
-    ) -> np.ndarray:
-        """Header and fragments in one piece; the frames in them are checked by CRC32."""
-        starts, stops = ends[groups], ends[groups + 1]
-        if ends[0]:
-            starts, stops = np.r_[0, starts], np.r_[ends[0], stops]
-        if stops[-1] > self.split.samples["size"][sample]:
+        kept = keep(self.split, sample, wanted)
+        if kept.stops[-1] > self.split.samples["size"][sample]:
             raise SampleError(f"{self.place(sample)}: the fragment table points outside the file")
-        pieces = self._ranges(sample, starts, stops - starts)
-        table = self._table(sample, held)
+        data = np.concatenate(self._ranges(sample, kept.starts, kept.stops - kept.starts))
+        table = self._table(sample, kept.held)
+        inside = kept.cut(data, table)
+        self._check(sample, kept.held, table["crc32"], inside)
+        return Container(data=data, picks=kept.picks, gather=gather)
+
+
+@dataclass
+class Kept:
+    """What is kept of a file: byte ranges (starts, stops), the frames held in them, and the numbers
+    (int32) that the wanted frames have in it."""
+
+    starts: np.ndarray
+    stops: np.ndarray
+    held: np.ndarray
+    picks: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Bytes kept."""
+        return int((self.stops - self.starts).sum())
+
+    def cut(self, data: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
+        """The encoded frames `held` in the kept bytes; table: their rows."""
         offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
-        piece = np.searchsorted(starts, offsets, side="right") - 1
-        inside = [
-            pieces[p][o : o + n]
-            for p, o, n in zip(
-                piece.tolist(), (offsets - starts[piece]).tolist(), sizes.tolist(), strict=True
-            )
-        ]
-        self._check(sample, held, table["crc32"], inside)
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        piece = np.searchsorted(self.starts, offsets, side="right") - 1
+        before = np.cumsum(self.stops - self.starts) - self.stops
+        begins = offsets + before[piece]
+        return [data[a:b] for a, b in zip(begins.tolist(), (begins + sizes).tolist(), strict=True)]
+
+
+def keep(split: Split, sample: int, wanted: np.ndarray) -> Kept:
+    """The header and the groups of pictures that hold `wanted` (ascending), or the whole file where
+    it has no fragments."""
+    row, gop = split.samples[sample], split.gop
+    count = int(row["num_frames"])
+    if row["first_fragment"] < 0:
+        whole = np.array([0]), np.array([int(row["size"])])
+        return Kept(*whole, held=np.arange(count), picks=wanted.astype(np.int32))
+    first = int(row["first_fragment"])
+    ends = split.fragments[first : first + int(row["num_fragments"]) + 1].astype(np.int64)
+    groups = np.unique(wanted // gop)
+    picks = np.searchsorted(groups, wanted // gop) * gop + wanted % gop
+    held = (groups[:, None] * gop + np.arange(gop)).reshape(-1)
+    starts, stops = np.r_[0, ends[groups]], np.r_[ends[0], ends[groups + 1]]
+    return Kept(starts, stops, held=held[held < count], picks=picks.astype(np.int32))
 
 
 def unrepeated(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

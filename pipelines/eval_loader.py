@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from pipelines.sampling import SamplingConfig, test_frames, val_frames
 from pipelines.staging import stage
 from pipelines.strategy import choose_decode, graph_spec
 from pipelines.stream import StreamSpec
-from pipelines.stream_source import Stream
+from pipelines.stream_source import Stream, fragment_frames
 from shards import Split
 
 
@@ -56,15 +55,16 @@ class EvalLoader(Loader):
         self.crop_size, self.resize_short = crop_size, resize_short
         self.batch_size, self.rank, self.world = batch_size, rank, world
         frames = (sampling.segments if clips is None else clips) * sampling.frames
-        decode = "video" if config.reader == "webdataset" else ""
-        decode = choose_decode(split.codec, device, replace(config, decode=decode or config.decode))
+        decode = choose_decode(split.codec, device, config)
         spec = graph_spec(
             decode, device, config, videos=batch_size, frames=frames, size=crop_size, crops=crops
         )
         super().__init__(stage(split, config), config, spec, frames, device)
         self.missing: list[tuple[int, str]] = []
         if config.reader == "webdataset":
-            stream = StreamSpec(spec, sampling, None, clips, resize_short)
+            stream = StreamSpec(
+                spec, sampling, None, clips, resize_short, gop=fragment_frames(split)
+            )
             self._stream = Stream(self.split, stream, seed=0, rank=rank, world=world)
 
     def __len__(self) -> int:

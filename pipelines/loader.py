@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from pipelines.source import SampleError
 from pipelines.staging import lane_tars, node_ranks, stage, warn_of_network
 from pipelines.strategy import choose_decode, graph_spec
 from pipelines.stream import StreamSpec
-from pipelines.stream_source import Stream
+from pipelines.stream_source import Stream, fragment_frames
 from shards import Split
 
 ATTEMPTS = 20  # replacements tried for one video
@@ -67,8 +66,7 @@ class TrainLoader(Loader):
             )
         self.sampling, self.augment, self.seed = sampling, augment, seed
         self.batch_size, self.rank, self.world = batch_size, rank, world
-        decode = "video" if config.reader == "webdataset" else ""
-        decode = choose_decode(split.codec, device, replace(config, decode=decode or config.decode))
+        decode = choose_decode(split.codec, device, config)
         frames = sampling.segments * sampling.frames
         spec = graph_spec(
             decode, device, config, videos=batch_size, frames=frames, size=augment.size,
@@ -76,7 +74,9 @@ class TrainLoader(Loader):
         )  # fmt: skip
         super().__init__(split, config, spec, frames, device)
         if config.reader == "webdataset":
-            stream = StreamSpec(spec, sampling, augment, shuffle=config.order.window * 8)
+            stream = StreamSpec(
+                spec, sampling, augment, gop=fragment_frames(split), shuffle=config.order.window * 8
+            )
             self._stream = Stream(self.split, stream, seed=seed, rank=rank, world=world)
         self.planner = TrainPlanner(split, sampling, augment, seed)
         self.quarantine = Quarantine(quarantine, len(split) // world, config.bad_share, rank)

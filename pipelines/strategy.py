@@ -15,19 +15,22 @@ HEADS = {"image": "image", "video": "video", "pyav": "frames"}
 def choose_decode(codec: str, device: str, config: LoaderConfig) -> str:
     """`image`, `video` or `pyav` for this codec and device; an override that cannot work raises."""
     on_gpu = device != "cpu" and config.decode_on != "cpu"
-    if config.decode == "auto":
+    alone = config.reader == "webdataset"  # DALI alone: no PyAV
+    chosen = config.decode
+    if chosen == "auto":
         if codec == "mjpeg":
             return "image"
-        return "video" if on_gpu or codec in VIDEO_ON_CPU else "pyav"
-    if config.decode == "image" and codec != "mjpeg":
+        chosen = "video" if alone or on_gpu or codec in VIDEO_ON_CPU else "pyav"
+    if chosen == "image" and codec != "mjpeg":
         raise LoaderUsageError(
             f"loader.decode image needs mjpeg shards, these are {codec}: use video or pyav"
         )
-    if config.decode == "video" and not on_gpu and codec not in VIDEO_ON_CPU:
+    if chosen == "video" and not on_gpu and codec not in VIDEO_ON_CPU:
+        remedy = "loader.reader frames" if alone else "loader.decode pyav"
         raise LoaderUsageError(
-            f"DALI cannot decode {codec} on a CPU: use loader.decode pyav, or shard as mjpeg"
+            f"DALI cannot decode {codec} on a CPU: use {remedy}, or shard as mjpeg"
         )
-    return config.decode
+    return chosen
 
 
 def graph_spec(

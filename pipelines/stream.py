@@ -38,8 +38,8 @@ class StreamSpec:
     sampling: SamplingConfig
     augment: AugmentConfig | None
     clips: int | None = None
-    gop: int = 0
     resize_short: int = 256
+    gop: int = 0
     shuffle: int = 512
 
     def __post_init__(self) -> None:
@@ -159,9 +159,12 @@ def build_decoder(spec: StreamSpec) -> Any:
     )
     def graph() -> Any:
         encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
-        image = graph_spec.head == "image"
-        frames = None if image else decoded_video(encoded, graph_spec)
-        size = fn.peek_image_shape(encoded)[0:2] if image else frames.shape()[1:3]
+        frames: Any = None
+        if graph_spec.head == "image":
+            size = fn.peek_image_shape(encoded)[0:2]
+        else:
+            frames = decoded_video(encoded, graph_spec)
+            size = frames.shape()[1:3]
         height, width = (fn.cast(size[axis], dtype=types.FLOAT) for axis in (0, 1))
         given: dict[str, Any] = {}
         if spec.augment is None:
@@ -170,7 +173,8 @@ def build_decoder(spec: StreamSpec) -> Any:
             x = fn.external_source(name="draws", dtype=types.FLOAT, ndim=1)
             windows = [_train_window(height, width, x, spec)]
             given["flip"] = fn.cast(x[5] < spec.augment.flip, dtype=types.INT32)
-        frames = decoded_image(encoded, windows[0], graph_spec) if image else frames
+        if frames is None:
+            frames = decoded_image(encoded, windows[0], graph_spec)
         if graph_spec.colour:
             factors = fn.external_source(name="colours", dtype=types.FLOAT, ndim=1)
             given |= {name: factors[column] for column, name in enumerate(COLOURS)}

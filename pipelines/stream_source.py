@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.containers import keep
 from pipelines.decode import DecodeError
 from pipelines.errors import LoaderError
 from pipelines.feeder import Loaded
+from pipelines.jpeg import JpegHeaders
 from pipelines.plan import RUNS, BatchPlan, raw_stream
-from pipelines.stream import StreamBatch, StreamSpec, build_reader, run_reader
+from pipelines.stream import StreamBatch, StreamSpec, build_reader, cut, run_reader
 from shards import Split
+
+
+def fragment_frames(split: Split) -> int:
+    """Frames of a fragment of the stored mp4; 0 where it has none."""
+    return 0 if split.codec == "mjpeg" else split.gop
 
 
 class Stream:
@@ -27,6 +35,7 @@ class Stream:
         self._places = (samples["tar"].astype(np.int64) << 44) + samples["offset"]
         self._pipeline: Any = None
         self._seen: set[int] = set()
+        self._headers = JpegHeaders()
 
     def open(self, epoch: int, skip: int, batches: int, state: bytes | None) -> Iterator[Any]:
         """Start an epoch after `skip` of its `batches`: from a checkpoint, else by reading on.
@@ -46,13 +55,13 @@ class Stream:
         )  # fmt: skip
         self._seen.clear()
         for _ in range(0 if state else skip):
-            run_reader(self._pipeline)
+            run_reader(self._pipeline, self.spec)
         return iter(range(skip, batches))
 
-    def load(self) -> Loaded:
-        """The next batch of the epoch."""
+    def load(self) -> tuple[Loaded, dict[int, str]]:
+        """The next batch of the epoch, and what is wrong with its videos by slot."""
         try:
-            outputs = run_reader(self._pipeline)
+            outputs = run_reader(self._pipeline, self.spec)
         except DecodeError as error:
             raise LoaderError(
                 f"{self.split.root}: {error} (loader.reader webdataset cannot leave a video out; "
@@ -68,12 +77,41 @@ class Stream:
         rows = np.flatnonzero(ids >= 0).tolist()
         labels = [int(bytes(np.asarray(item)).decode() or -1) for item in outputs["label"]]
         encoded = StreamBatch(outputs, list(range(len(ids)))).part(rows)
-        return Loaded(
+        faults = {slot: fault for slot, row in enumerate(rows)
+                  if (fault := self._fault(int(ids[row]), outputs, row)) is not None}  # fmt: skip
+        loaded = Loaded(
             self._plan(ids, np.where(ids >= 0, labels, -1)),
             rows,
             encoded if rows else None,
             state=self._pipeline.checkpoint(),
         )
+        return loaded, faults
+
+    def _fault(self, sample: int, outputs: dict[str, Any], row: int) -> str | None:
+        """What is wrong with the bytes that would be decoded, by the sums of the index."""
+        data, frames = (np.asarray(outputs[name][row]) for name in ("encoded", "frames"))
+        info = self.split.samples[sample]
+        table = self.split.frames[int(info["first_frame"]) :][: int(info["num_frames"])]
+        if len(frames) and frames.max() >= len(table):
+            return f"frame {frames.max()} of {len(table)}"
+        if self.spec.graph.head == "image":
+            rows, size = table[frames], int(table["size"][frames].sum())
+            pieces = cut(data, rows["size"])
+        else:
+            kept = keep(self.split, sample, np.unique(frames))
+            frames, size = kept.held, kept.size
+            rows = table[frames]
+            pieces = kept.cut(data, rows)
+        if len(data) != size:
+            return f"{len(data)} bytes where the index says {size}"
+        for frame, piece, crc in zip(frames.tolist(), pieces, rows["crc32"].tolist(), strict=True):
+            if zlib.crc32(piece.data) != crc:
+                return f"frame {frame} is corrupt (CRC32)"
+            if self.spec.graph.head == "image":
+                fault = self._headers.fault(piece, int(info["height"]), int(info["width"]))
+                if fault is not None:
+                    return f"frame {frame}: {fault}"
+        return None
 
     def replace(self, loaded: Loaded, faults: dict[int, str]) -> None:
         """Put the next good video of the same batch into the slots of refused ones."""

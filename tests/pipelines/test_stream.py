@@ -25,7 +25,8 @@ from tests.pipelines import loaders
 from tests.pipelines.loaders import MEDIUM
 
 STREAM = LoaderConfig(reader="webdataset", threads=1, order=OrderConfig(window=1))
-PLAIN = LoaderConfig(threads=1, decode="video")
+PLAIN = LoaderConfig(threads=1)
+WAYS = [("mjpeg", "image"), ("mjpeg", "video"), ("vp9", "video")]
 
 
 def train(split: Split, config: LoaderConfig = STREAM, **changes: Any) -> TrainLoader:
@@ -46,12 +47,12 @@ def evaluate(split: Split, config: LoaderConfig, **changes: Any) -> dict[int, to
     return found
 
 
-@pytest.mark.parametrize("codec", ["mjpeg", "vp9"])
+@pytest.mark.parametrize(("codec", "decode"), WAYS)
 @pytest.mark.parametrize("views", [{}, {"clips": 8, "crops": 3}, {"clips": 4, "crops": 1}])
-def test_evaluation_is_that_of_the_default_reader(split_of, codec, views):
+def test_evaluation_is_that_of_the_default_reader(split_of, codec, decode, views):
     split = split_of(codec)
-    expected = evaluate(split, PLAIN, **views)
-    found = evaluate(split, STREAM, **views)
+    expected = evaluate(split, replace(PLAIN, decode=decode), **views)
+    found = evaluate(split, replace(STREAM, decode=decode), **views)
     assert set(found) == set(expected) == set(range(len(split)))
     for sample, clips in expected.items():
         assert (found[sample] == clips).all(), sample
@@ -67,12 +68,12 @@ def test_evaluation_covers_every_video_once(split_of, world, batch_size):
     assert sorted(ids) == list(range(len(split)))
 
 
-@pytest.mark.parametrize("codec", ["mjpeg", "vp9"])
-def test_training_pixels_come_from_the_right_video(split_of, codec):
+@pytest.mark.parametrize(("codec", "decode"), WAYS)
+def test_training_pixels_come_from_the_right_video(split_of, codec, decode):
     """A centre crop is the same region for every draw: each frame must be one of its video's."""
     split = split_of(codec)
     augment = AugmentConfig(size=48, short_sides=(48, 48), kind="centre", flip=0.0)
-    loader = train(split, augment=augment)
+    loader = train(split, replace(STREAM, decode=decode), augment=augment)
     for batch in loader.epoch(0):
         assert batch.clips.shape == (2, 4, 4, 48, 48, 3)
         for row, sample in enumerate(batch.ids):
