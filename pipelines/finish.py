@@ -27,13 +27,14 @@ class Buffers:
     def take(self, shape: tuple[int, ...]) -> torch.Tensor:
         """An uninitialised uint8 tensor of `shape`."""
         size = math.prod(shape)
-        free = [entry for entry in self._kept if entry[1]() is None]
-        fitting = next((entry for entry in free if entry[0].size >= size), None)
+        free = [at for at, (_, user) in enumerate(self._kept) if user() is None]
+        fitting = next((at for at in free if self._kept[at][0].size >= size), None)
         if fitting is not None:
-            self._kept.remove(fitting)
-        elif len(self._kept) >= KEPT and free:
-            self._kept.remove(free[0])
-        memory = np.empty(size, np.uint8) if fitting is None else fitting[0]
+            memory = self._kept.pop(fitting)[0]
+        else:
+            memory = np.empty(size, np.uint8)
+            if len(self._kept) >= KEPT and free:
+                self._kept.pop(free[0])
         # The tensor holds this view, and whatever is made of the tensor holds the tensor.
         view = memory[:size]
         if len(self._kept) < KEPT:

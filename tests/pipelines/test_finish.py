@@ -64,6 +64,23 @@ def test_a_consumer_that_keeps_everything_gets_memory_of_its_own():
     assert len(buffers._kept) == KEPT
 
 
+def test_any_of_many_buffers_is_found_again():
+    buffers = Buffers()
+    held = [buffers.take((n + 1,)) for n in range(KEPT)]
+    places = {tensor.data_ptr() for tensor in held}
+    for number in (5, 2, KEPT - 1):
+        place = held[number].data_ptr()
+        held[number] = None
+        held[number] = buffers.take((number + 1,))
+        assert held[number].data_ptr() == place
+    assert {tensor.data_ptr() for tensor in held} == places
+    # None is large enough: a free one makes room for a new one.
+    held[0] = held[1] = None
+    large = buffers.take((100,))
+    assert large.data_ptr() not in {t.data_ptr() for t in held if t is not None}
+    assert len(buffers._kept) == KEPT
+
+
 def test_batches_that_are_kept_do_not_change(split):
     """Two epochs of the same draws: one kept whole, one looked at batch by batch."""
     loader = train(split, batch_size=1)
