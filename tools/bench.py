@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import time
+import traceback
 from pathlib import Path
 
 from benches.common import Report
@@ -22,8 +24,13 @@ SUBJECTS = {
     "eval": "evaluation with 8 clips x 3 crops",
     "shard": "the sharder against plain ffmpeg",
 }
-# `all` keeps to what a short lease of a GPU machine can hold, most telling first.
-ALL = ("model", "decode", "loader", "train")
+# `all` is cut to what a GPU machine does in eight minutes.
+ALL = {
+    "model": ["--frames", "4", "--parts", "train"],
+    "loader": [],
+    "train": ["--start"],
+    "decode": ["--seconds", "2", "--blocks", "2", "--copies", "8", "--peer-videos", "32"],
+}
 
 
 def parse() -> argparse.Namespace:
@@ -39,18 +46,25 @@ def parse() -> argparse.Namespace:
 
 
 def run_all(json: Path | None) -> int:
-    """Run each subject with its defaults; one that fails is reported and the rest go on."""
-    failed = []
-    for name in ALL:
-        module = importlib.import_module(f"benches.{name}")
+    """Run the subjects one after another; one that fails is reported and the rest go on."""
+    failed, begun = [], time.perf_counter()
+    for name, words in ALL.items():
+        module, start = importlib.import_module(f"benches.{name}"), time.perf_counter()
         parser = argparse.ArgumentParser()
         module.add_arguments(parser)
-        path = json.with_name(f"{json.stem}-{name}.json") if json else None
+        report = Report(name, json.with_name(f"{json.stem}-{name}.json") if json else None)
+        report.environment["arguments"] = words
         try:
-            module.run(parser.parse_args([]), Report(name, path))
+            module.run(parser.parse_args(words), report)
         except Exception as error:
-            print(f"error: bench {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            traceback.print_exc()
+            report.add(failed=f"{type(error).__name__}: {error}")
             failed.append(name)
+        report.environment["seconds"] = time.perf_counter() - start
+        report.write()
+    print(f"{', '.join(ALL)}: {time.perf_counter() - begun:.0f} s")
+    if failed:
+        print(f"error: failed: {', '.join(failed)}; see the rows above", file=sys.stderr)
     return 1 if failed else 0
 
 
