@@ -33,11 +33,12 @@ class Table:
 
 def read_table(data: Any) -> Table:
     """The table in a .npy file (1-D uint8) of rows of offset, size and CRC-32."""
-    fn, types = dali().fn, dali().types
-    low, high = _int(data[8]), _int(data[9])
-    body = fn.slice(data, start=low + 256 * high + 10, end=_length(data), axes=[0])
-    rows = fn.reshape(fn.reinterpret(body, dtype=types.INT32), shape=[-1, 3])
-    return Table(rows[:, 0], rows[:, 1], _length(rows))
+    fn, types, length = dali().fn, dali().types, _padded(data, 8, 2)
+    start = _int(length[0]) + 256 * _int(length[1]) + 10
+    rows = dali_math().max((_length(data) - start) // 12, 1)
+    table = fn.reinterpret(_padded(data, start, rows * 12), dtype=types.INT32)
+    table = fn.reshape(table, shape=[-1, 3])
+    return Table(table[:, 0], table[:, 1], rows)
 
 
 def unrepeated(frames: Any, count: int) -> tuple[Any, Any, Any]:
@@ -93,7 +94,7 @@ def _header(encoded: Any) -> Any:
 
 def _big_endian(encoded: Any, at: Any) -> Any:
     """The whole number in four bytes."""
-    data = _int(dali().fn.slice(encoded, start=at, shape=4, axes=[0]))
+    data = _int(_padded(encoded, at, 4))
     return _total(data * _constant(256 ** np.arange(3, -1, -1)), axis=0)
 
 
@@ -105,6 +106,11 @@ def _piece(encoded: Any, start: Any, stop: Any) -> Any:
     size, clamp = _length(encoded), dali_math().clamp
     low = clamp(start, 0, size)
     return dali().fn.slice(encoded, start=low, end=clamp(stop, low, size), axes=[0])
+
+
+def _padded(data: Any, start: Any, size: Any) -> Any:
+    """Bytes from `start`, zeros where there are none."""
+    return dali().fn.slice(data, start=start, shape=size, axes=[0], out_of_bounds_policy="pad")
 
 
 def _length(data: Any) -> Any:

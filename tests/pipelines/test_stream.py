@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import av
@@ -20,8 +22,9 @@ from pipelines import (
     SamplingConfig,
     TrainLoader,
 )
-from shards import Split
+from shards import Split, open_split
 from tests.pipelines import loaders
+from tests.pipelines.damage import Hurt, bad_huffman_table, overwrite, zeroed
 from tests.pipelines.loaders import MEDIUM
 
 STREAM = LoaderConfig(reader="webdataset", threads=1, order=OrderConfig(window=1))
@@ -189,3 +192,59 @@ def test_staged_tars_are_read(split_of, tmp_path):
     loader.close()
     plain.close()
     assert set(evaluate(split, staged)) == set(range(len(split)))
+
+
+def damaged(split: Split, folder: Path, samples: list[int], hurt: Hurt, fix_crc: bool) -> Split:
+    """A copy of the set in which every frame of these samples is hurt."""
+    shutil.copytree(split.root, folder)
+    for sample in samples:
+        overwrite(open_split(folder, "train"), sample, hurt, fix_crc=fix_crc)
+    return open_split(folder, "train")
+
+
+DAMAGE = [
+    ("mjpeg", "image", zeroed, False),
+    ("mjpeg", "image", zeroed, True),  # DALI would crash
+    ("mjpeg", "image", bad_huffman_table, True),  # only DALI sees it
+    ("mjpeg", "video", zeroed, False),
+    ("vp9", "video", zeroed, False),
+]
+
+
+@pytest.mark.parametrize(("codec", "decode", "hurt", "fix_crc"), DAMAGE)
+def test_broken_videos_are_replaced_in_training(split_of, tmp_path, codec, decode, hurt, fix_crc):
+    split, bad = split_of(codec), [2, 7]
+    broken = damaged(split, tmp_path / "set", bad, hurt, fix_crc)
+    config = replace(STREAM, decode=decode)
+    sound, loader = train(split, config, batch_size=4), train(broken, config, batch_size=4)
+    seen = set()
+    for before, after in zip(sound.epoch(0), loader.epoch(0), strict=True):
+        gone = {video: (other, reason) for video, other, reason in after.replaced}
+        for row, video in enumerate(before.ids.tolist()):
+            if video not in bad:
+                assert after.ids[row] == video
+                assert torch.equal(after.clips[row], before.clips[row])
+                continue
+            other, reason = gone[video]
+            seen.add(video)
+            assert split.key(video) in reason
+            assert ("CRC32" in reason) == (not fix_crc)
+            assert other not in bad
+            assert after.ids[row] == other
+            assert after.labels[row] == split.samples["label"][other]
+    assert seen
+    for one in (sound, loader):
+        one.close()
+
+
+@pytest.mark.parametrize(("codec", "decode", "hurt", "fix_crc"), DAMAGE)
+def test_broken_videos_are_listed_in_evaluation(split_of, tmp_path, codec, decode, hurt, fix_crc):
+    broken = damaged(split_of(codec), tmp_path / "set", [2, 7], hurt, fix_crc)
+    loader = EvalLoader(
+        broken, SamplingConfig(), replace(STREAM, decode=decode), batch_size=2, crop_size=64,
+        resize_short=80,
+    )  # fmt: skip
+    valid = [int(i) for batch in loader for i in batch.ids[batch.valid]]
+    assert sorted(valid) == [0, 1, 3, 4, 5, 6, 8]
+    assert sorted(video for video, _ in loader.missing) == [2, 7]
+    loader.close()

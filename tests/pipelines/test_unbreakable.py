@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +18,18 @@ from pipelines import (
 )
 from pipelines.plan import replacement
 from shards import Split, open_split
+from tests.pipelines.damage import (
+    bad_huffman_table,
+    bad_quantiser_table,
+    bad_scan,
+    four_components,
+    other_size,
+    overwrite,
+    without_end_of_header,
+    zeroed,
+)
 from tests.pipelines.loaders import train
 
-Hurt = Callable[[bytes], bytes]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,56 +38,6 @@ def copy(split: Split, tmp_path: Path) -> Path:
     """A copy of the set that may be damaged; its split is called train."""
     shutil.copytree(split.root, tmp_path / "set")
     return tmp_path / "set"
-
-
-def overwrite(split: Split, sample: int, hurt: Hurt, *, fix_crc: bool = False) -> None:
-    """Change every frame of a sample by `hurt`, which keeps the length."""
-    row = split.samples[sample]
-    path = split.root / split.name / "frames.npy"
-    frames = np.load(path)
-    with open(split.tar_path(sample), "r+b") as file:
-        for entry in frames[row["first_frame"] : row["first_frame"] + row["num_frames"]]:
-            start, size = int(row["offset"]) + int(entry["offset"]), int(entry["size"])
-            file.seek(start)
-            data = hurt(file.read(size))
-            assert len(data) == size
-            file.seek(start)
-            file.write(data)
-            entry["crc32"] = zlib.crc32(data)
-    if fix_crc:
-        np.save(path, frames)
-
-
-def patched(data: bytes, at: int, new: bytes) -> bytes:
-    return data[:at] + new + data[at + len(new) :]
-
-
-def zeroed(data: bytes) -> bytes:
-    return bytes(40) + data[40:]
-
-
-def other_size(data: bytes) -> bytes:
-    return patched(data, data.find(b"\xff\xc0") + 5, bytes([0, 40, 0, 40]))
-
-
-def four_components(data: bytes) -> bytes:
-    return patched(data, data.find(b"\xff\xc0") + 9, b"\x09")
-
-
-def without_end_of_header(data: bytes) -> bytes:
-    return patched(data, 4, b"\xff\xff")
-
-
-def bad_huffman_table(data: bytes) -> bytes:
-    return patched(data, data.find(b"\xff\xc4") + 5, b"\xff" * 16)
-
-
-def bad_quantiser_table(data: bytes) -> bytes:
-    return patched(data, data.find(b"\xff\xdb") + 4, b"\x77")
-
-
-def bad_scan(data: bytes) -> bytes:
-    return patched(data, data.find(b"\xff\xda") + 4, b"\x09")
 
 
 def longest(split: Split) -> int:
