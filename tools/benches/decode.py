@@ -232,8 +232,8 @@ def _measure(contest: _Contest, args: argparse.Namespace, report: Report) -> Non
         for contestant in contest.contestants:
             contestant.block()
         # After each round, so that a run cut short keeps the rounds before.
-        ranked = sorted(contest.contestants, key=lambda c: statistics.median(c.blocks)[0])
-        report.replace([contestant.row() for contestant in ranked] + absent)
+        rows = [contestant.row() for contestant in contest.contestants]
+        report.replace(sorted(rows, key=lambda row: -row["videos_per_s"]) + absent)
 
 
 def plot(report: Report, path: Path) -> None:

@@ -174,6 +174,7 @@ def _beside_training(split: Split, args: argparse.Namespace, report: Report) -> 
     the interpreter lock. Decoding gets one thread, so that on two cores the steps keep theirs; on
     one core or a busy machine the difference also holds the lost core.
     """
+    torch.set_num_threads(1)  # two would wait for each other wherever one loses its core
     alone, own = _training_steps(args.seconds)
     with _Making(split, args, threads=1, read_threads=1) as loader:
         stop, count = threading.Event(), [0]
