@@ -4,13 +4,22 @@
 python eval.py --data SHARDS --checkpoint RUN --clips 8 --crops 3
 torchrun --nproc-per-node=8 eval.py ...       (the same scores, sooner)
 
-Writes metrics.json (scores and protocol) and scores.npz (ids, labels, scores) into --out.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some videos could not be read (listed).
+Writes metrics.json (scores and protocol) and scores.npz (ids, labels, scores) into --out. Run it
+again after an interruption: videos that are scored already are not scored again.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some videos could not be read (listed);
+stopped by a signal with the scores kept: 138 by SIGUSR1 or SIGUSR2, 143 by SIGTERM or Ctrl-C.
 """
 
-import sys
+import signal
 
-from dsanet.engine.entry import eval_main, guarded
+# As in train.py: before any import starts a thread.
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
+
+import sys  # noqa: E402
+
+from dsanet.engine.entry import eval_main, guarded  # noqa: E402
+from dsanet.engine.signals import Signals  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(guarded(eval_main))
+    signals = Signals().install()
+    sys.exit(guarded(lambda: eval_main(signals)))

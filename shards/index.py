@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,12 @@ class Split:
     def tar_path(self, i: int) -> Path:
         """The tar that holds sample i."""
         return self.tars[self.samples["tar"][i]]
+
+    def part(self, ids: np.ndarray) -> Split:
+        """A split of these samples alone, numbered from 0, with the tars of the whole."""
+        chosen = copy.copy(self)
+        chosen.samples, chosen._keys = self.samples[ids], self._keys[ids]
+        return chosen
 
     def __repr__(self) -> str:
         return f"Split({str(self.root)!r}, {self.name!r}, {len(self)} samples, {self.codec})"

@@ -147,7 +147,7 @@ evaluate() { # evaluate ARGS...: eval.py, one task per GPU
     [[ -n $data && -n $checkpoint ]] || fail "--data or --checkpoint is missing:" \
         "sbatch [options] slurm/eval.sh --data SHARDS --checkpoint RUN"
     in_container "$data" "$checkpoint" "$SCRATCH"
-    trap 'leave 0' EXIT # an interrupted evaluation starts anew: only Slurm itself requeues it
+    trap 'leave $?' EXIT
     check_nodes "$data" "$(dirname "$checkpoint")"
     step -- "$PYTHON" eval.py --loader.scratch "$SCRATCH" "$@"
 }

@@ -10,6 +10,7 @@
 #SBATCH --mem=0
 #SBATCH --exclusive
 #SBATCH --time=06:00:00
+#SBATCH --signal=USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out

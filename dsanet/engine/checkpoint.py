@@ -66,6 +66,12 @@ def _digest(path: Path) -> str:
     return sha.hexdigest()[:16]
 
 
+def fingerprint(path: Path) -> str:
+    """Head of a checkpoint's SHA-256: what its name says, or what its content gives."""
+    match = NAME.fullmatch(path.name)
+    return match[2] if match else _digest(path)
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Give an OSError the path that it is about: one of a write or a sync knows none."""

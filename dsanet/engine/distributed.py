@@ -71,6 +71,18 @@ class World:
         rows = self.gather(buffer)
         return [bytes(row[:n]) for row, n in zip(rows, lengths, strict=True)]
 
+    def broadcast(self, data: bytes) -> bytes:
+        """The first process's bytes, on all."""
+        if self.size == 1:
+            return data
+        length = int(self.gather(np.array([len(data)], np.int64))[0][0])
+        buffer = torch.zeros(length, dtype=torch.uint8)
+        if self.main and data:
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        buffer = buffer.to(self.device)
+        dist.broadcast(buffer, 0)
+        return buffer.cpu().numpy().tobytes()
+
     def gather_text(self, text: str) -> list[str]:
         """A text of each process, by rank."""
         return [data.decode() for data in self.gather_bytes(text.encode())]

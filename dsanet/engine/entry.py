@@ -20,7 +20,7 @@ from dsanet.engine.layout import describe
 from dsanet.engine.loop import Loop
 from dsanet.engine.preflight import preflight
 from dsanet.engine.record import RunFolder, versions
-from dsanet.engine.signals import Signals, Stop, requeue
+from dsanet.engine.signals import Interrupted, Signals, Stop, requeue
 from dsanet.engine.training import Training, assemble
 from pipelines import LoaderError
 from shards import ShardError
@@ -118,12 +118,16 @@ def leave(training: Training, stop: Stop) -> int:
     return stop.exit_code
 
 
-def eval_main(argv: Sequence[str] | None = None) -> int:
+def eval_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; the exit code, 3 when videos are missing."""
     config = parse_eval(argv)
     world = connect(config.device)
     with Console(title=f"evaluating {config.checkpoint}", speak=world.main) as console:
-        summary = run_evaluation(config, world, console)
+        try:
+            summary = run_evaluation(config, world, console, signals)
+        except Interrupted as told:
+            console.say("stopped by a signal, scores kept; run the same command again to continue")
+            return told.stop.exit_code
     if world.main:
         scores = "  ".join(f"{k} {100 * summary[k]:.2f}" for k in ("top1", "top5", "map"))
         print(f"{scores}  ({summary['videos']} videos)  -> {out_folder(config)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -11,19 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 from jsonargparse import ArgumentParser
-from torch import nn
 
-import dsanet
 from dsanet.engine import execution
-from dsanet.engine.checkpoint import find_checkpoint, load_checkpoint, write_atomic
+from dsanet.engine.checkpoint import fingerprint, write_atomic
 from dsanet.engine.config import parse_dataclass, plain
 from dsanet.engine.console import Console
 from dsanet.engine.distributed import World
 from dsanet.engine.errors import EngineError, UsageError, require
+from dsanet.engine.journal import Journal
 from dsanet.engine.metrics import scores_of
 from dsanet.engine.record import versions
-from dsanet.engine.views import Average, Scorer, ScoreTable, score_split
-from pipelines import EvalLoader, LoaderConfig, SamplingConfig, open_data
+from dsanet.engine.signals import Signals
+from dsanet.engine.trained import Trained, load_trained
+from dsanet.engine.views import Average, Scorer, ScoreTable, merged, score_batches
+from pipelines import EvalLoader, LoaderConfig, open_data
 from shards import Split
 
 
@@ -82,49 +84,6 @@ def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
     return parse_dataclass(parser, EvalConfig, sys.argv[1:] if argv is None else argv)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A network out of a checkpoint, with what its inputs must be like.
-
-    Attributes:
-        source: the file it came from.
-        size: side of its training crops.
-        samples: videos it was trained on, counting repetitions.
-        shards: settings of the shards it was trained on.
-    """
-
-    model: nn.Module
-    name: str
-    sampling: SamplingConfig
-    classes: tuple[str, ...]
-    size: int
-    source: Path
-    samples: int
-    shards: dict[str, Any]
-
-
-def load_trained(path: Path, which: str = "last") -> Trained:
-    """Rebuild the network of a checkpoint, on the CPU, in evaluation mode.
-
-    Averaged weights are taken where the run kept them.
-
-    Raises:
-        EngineError: when there is none or it is damaged.
-    """
-    source = find_checkpoint(path, which)
-    state = load_checkpoint(source)
-    config, classes = state["config"], tuple(state["classes"])
-    sampling = SamplingConfig(**config["sampling"])
-    model = dsanet.build_model(
-        config["model"], num_classes=len(classes), segments=sampling.segments, **config["network"]
-    )
-    model.load_state_dict(state["average"] or state["model"])
-    model.eval()
-    size = config["augment"]["size"]
-    name, samples, shards = config["model"], state["samples"], state["shards"]
-    return Trained(model, name, sampling, classes, size, source, samples, shards)
-
-
 def _check_classes(trained: Trained, split: Split) -> None:
     if tuple(split.classes) != trained.classes:
         raise UsageError(
@@ -149,17 +108,57 @@ def crop_size(trained: Trained, config: EvalConfig) -> int:
 
 
 def evaluate(
-    config: EvalConfig, trained: Trained, split: Split, world: World, console: Console
+    config: EvalConfig,
+    trained: Trained,
+    split: Split,
+    world: World,
+    console: Console,
+    journal: Journal | None = None,
 ) -> ScoreTable:
-    """Score every video of the split over clips x crops views; the same table on every process."""
+    """Score every video of the split over clips x crops views; the same table on every process.
+
+    Raises:
+        Interrupted: after a signal; what is in the journal need not be scored again.
+    """
     _check_classes(trained, split)
     _check_clips(trained, config)
+    wanted, kept = np.arange(len(split)), None
+    if journal is not None:
+        kept = journal.begin(_settings(config, trained, split, world), console.say)
+        wanted[kept.ids] = -1
+        if len(kept.ids):
+            console.say(f"{len(kept.ids)} of {len(split)} videos were scored before: going on")
+    if (wanted < 0).all():
+        return merged(world, [], kept)
+    if config.loader.reader == "frames":  # the other one streams what there is
+        wanted = wanted[wanted >= 0]
+    part = split.part(wanted) if len(wanted) < len(split) else split
+    scorer = _scorer(config, trained, world, console)
+    loader = _loader(config, trained, part, world)
+    console.begin(len(part))
+    rows = []
+    try:
+        for row in score_batches(scorer, loader, world, console, wanted):
+            rows.append(row)
+            if journal is not None and journal.add(row):
+                break
+    finally:
+        loader.close()
+    if journal is not None:
+        journal.agree()
+    return merged(world, rows, kept)
+
+
+def _scorer(config: EvalConfig, trained: Trained, world: World, console: Console) -> Scorer:
     precision = execution.pick_precision(config.precision, world.device)
     model = trained.model.to(world.device)
     network = execution.compiled(model, config.compile, world.device, console.say)
     segments = getattr(model, "segments", None)
-    scorer = Scorer(network, segments, precision, world.device, config.average)
-    loader = EvalLoader(
+    return Scorer(network, segments, precision, world.device, config.average)
+
+
+def _loader(config: EvalConfig, trained: Trained, split: Split, world: World) -> EvalLoader:
+    return EvalLoader(
         split,
         trained.sampling,
         config.loader,
@@ -172,11 +171,34 @@ def evaluate(
         world=world.size,
         device=str(world.device),
     )
-    console.begin(len(split))
-    try:
-        return score_split(scorer, loader, world, console)
-    finally:
-        loader.close()
+
+
+def _protocol(config: EvalConfig, trained: Trained, split: Split) -> dict[str, Any]:
+    return {
+        "clips": config.clips,
+        "crops": config.crops,
+        "size": crop_size(trained, config),
+        "average": config.average,
+        "segments": getattr(trained.model, "segments", None),
+        "sampling": plain(trained.sampling),
+        "split": split.name,
+        "videos_in_split": len(split),
+    }
+
+
+def _settings(config: EvalConfig, trained: Trained, split: Split, world: World) -> dict[str, Any]:
+    """Everything that scores depend on, but for what is rounding: batch and processes."""
+    tars = json.dumps(split.manifest["tars"], sort_keys=True).encode()
+    loader = {name: getattr(config.loader, name) for name in ("reader", "decode", "resize")}
+    return {
+        "checkpoint": fingerprint(trained.source),
+        "protocol": _protocol(config, trained, split),
+        "shards": hashlib.sha256(tars).hexdigest()[:16],
+        "precision": execution.pick_precision(config.precision, world.device),
+        "device": world.device.type,
+        "loader": loader,
+        "versions": versions(),
+    }
 
 
 def summarise(
@@ -188,16 +210,7 @@ def summarise(
         **scores_of(table.scores, table.relevant(split)),
         "views": config.clips * config.crops,
         "missing": [split.key(index) for index in missing],
-        "protocol": {
-            "clips": config.clips,
-            "crops": config.crops,
-            "size": crop_size(trained, config),
-            "average": config.average,
-            "segments": getattr(trained.model, "segments", None),
-            "sampling": plain(trained.sampling),
-            "split": split.name,
-            "videos_in_split": len(split),
-        },
+        "protocol": _protocol(config, trained, split),
         "model": trained.name,
         "checkpoint": str(trained.source),
         "trained_videos": trained.samples,
@@ -219,11 +232,14 @@ def write_scores(out: Path, table: ScoreTable, summary: dict[str, Any]) -> None:
         raise EngineError(f"cannot write the scores to {out}: {error.strerror}") from error
 
 
-def run_evaluation(config: EvalConfig, world: World, console: Console) -> dict[str, Any]:
+def run_evaluation(
+    config: EvalConfig, world: World, console: Console, signals: Signals | None = None
+) -> dict[str, Any]:
     """The whole way from checkpoint to metrics.json; the summary.
 
     Raises:
         EngineError, ModelError, ShardError, LoaderError: for what the user can mend.
+        Interrupted: after a signal, with all scores so far kept.
     """
     trained = load_trained(Path(config.checkpoint), config.which)
     split = open_data(config.data, config.split, config.loader)
@@ -231,10 +247,12 @@ def run_evaluation(config: EvalConfig, world: World, console: Console) -> dict[s
         f"{trained.name} of {trained.source}, {len(split)} videos of {split.name}, "
         f"{config.clips} clips x {config.crops} crops of {crop_size(trained, config)}"
     )
-    table = evaluate(config, trained, split, world, console)
+    journal = Journal(out_folder(config), len(trained.classes), world, signals)
+    table = evaluate(config, trained, split, world, console, journal)
     summary = summarise(config, trained, split, table)
     if world.main:
         write_scores(out_folder(config), table, summary)
+        journal.remove()
     # A launcher ends all processes once one of them has left with a code that is not zero.
     world.barrier()
     return summary

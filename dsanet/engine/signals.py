@@ -33,6 +33,14 @@ class Stop(enum.IntEnum):
         return 128 + (signal.SIGUSR1 if self == Stop.REQUEUE else signal.SIGTERM)
 
 
+class Interrupted(Exception):  # noqa: N818
+    """Work ended early because a signal asked for it, with all that was done kept."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(f"stopped by a signal ({stop.name.lower()})")
+        self.stop = stop
+
+
 SOFT = (signal.SIGUSR1, signal.SIGUSR2)
 HARD = (signal.SIGTERM, signal.SIGINT)
 # Seconds after which another Ctrl-C is a new one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,23 +86,48 @@ class ScoreTable:
         return shown
 
 
+def score_batches(
+    scorer: Scorer, loader: EvalLoader, world: World, console: Console, wanted: np.ndarray
+) -> Iterator[ScoreTable]:
+    """Scores of this process's batches; a row without a video, or with one not wanted, has id -1.
+
+    wanted: for each video of the loader its id, or -1.
+    """
+    classes = 0
+    for batch in loader:
+        ids = np.where(batch.valid, wanted[batch.ids], -1)
+        if not classes or (ids >= 0).any():
+            scores = scorer(batch.clips)
+            classes = scores.shape[1]
+        else:
+            scores = np.zeros((len(ids), classes), np.float32)
+        yield ScoreTable(ids, batch.labels.numpy(), scores)
+        console.tick(len(batch.ids) * world.size)
+
+
 def score_split(scorer: Scorer, loader: EvalLoader, world: World, console: Console) -> ScoreTable:
     """Score every video of the loader's split and gather the table on all processes."""
-    ids, labels, scores = [], [], []
-    for batch in loader:
-        ids.append(np.where(batch.valid, batch.ids, -1))
-        labels.append(batch.labels.numpy())
-        scores.append(scorer(batch.clips))
-        console.tick(len(batch.ids) * world.size)
-    return _merge(world, np.concatenate(ids), np.concatenate(labels), np.concatenate(scores))
+    wanted = np.arange(len(loader.split))
+    return merged(world, list(score_batches(scorer, loader, world, console, wanted)))
 
 
-def _merge(world: World, ids: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> ScoreTable:
-    ids, labels, scores = (np.concatenate(world.gather(a)) for a in (ids, labels, scores))
+def merged(world: World, rows: list[ScoreTable], kept: ScoreTable | None = None) -> ScoreTable:
+    """One table of the rows of all processes, which have equally many, and of what was kept."""
+    tables = [kept] if kept else []
+    if rows:
+        columns = ([getattr(r, name) for r in rows] for name in ("ids", "labels", "scores"))
+        tables.append(ScoreTable(*(_gathered(world, column) for column in columns)))
+    ids, labels, scores = (
+        np.concatenate([getattr(t, name) for t in tables]) for name in ("ids", "labels", "scores")
+    )
     # A padded slot has no id; a video that two processes scored would be found twice.
     found, first = np.unique(ids, return_index=True)
     first = first[found >= 0]
     return ScoreTable(ids[first], labels[first], scores[first])
+
+
+def _gathered(world: World, parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(world.gather(np.concatenate(parts)))
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

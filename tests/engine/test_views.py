@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dsanet.engine import UsageError
 from dsanet.engine.distributed import World
-from dsanet.engine.views import Scorer, _merge, group_views
+from dsanet.engine.views import Scorer, ScoreTable, group_views, merged
 
 
 def views(B: int, C: int, K: int) -> Tensor:
@@ -83,7 +83,8 @@ def test_crops_and_passes_commute_but_snippets_do_not() -> None:
 def test_the_table_drops_padding_and_doubles() -> None:
     ids = np.array([2, 0, -1, 1, 2])
     scores = np.arange(5, dtype=np.float32)[:, None]
-    table = _merge(World(), ids, np.array([7, 5, 9, 6, 7]), scores)
+    rows = ScoreTable(ids, np.array([7, 5, 9, 6, 7]), scores)
+    table = merged(World(), [rows])
     assert table.ids.tolist() == [0, 1, 2]
     assert table.labels.tolist() == [5, 6, 7]
     assert table.scores[:, 0].tolist() == [1, 3, 0]

@@ -93,4 +93,4 @@ def train_here(*words: object) -> int:
 
 def eval_here(*words: object) -> int:
     """eval.py within this process: its exit code."""
-    return guarded(lambda: eval_main([str(word) for word in words]))
+    return guarded(lambda: eval_main(Signals(), [str(word) for word in words]))

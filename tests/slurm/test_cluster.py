@@ -67,6 +67,23 @@ def test_evaluation_starts_when_training_has_ended(cluster: Cluster, chain) -> N
     assert json.loads(metrics.read_text())["videos"] == 10
 
 
+def test_evaluation_goes_on_after_a_signal(
+    cluster: Cluster, options, undisturbed: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "eval"
+    words = ("--checkpoint", undisturbed.folder, "--split", "train", "--batch", 1, "--out", out)
+    job = cluster.run(
+        "sbatch", "--parsable", *layout(1, 2), "--nodelist=n1", f"--output={tmp_path}/log",
+        "slurm/eval.sh", *options[:2], *words, "--clips", 16, "--loader.threads", 1,
+    ).strip()  # fmt: skip
+    cluster.until(lambda: any(p.stat().st_size for p in out.glob("partial/scores-*.bin")), job)
+    cluster.run("scancel", "--signal=USR1", job)
+    assert cluster.wait(job)["Restarts"] == "1"
+    (before,) = re.findall(r"(\d+) of 96 videos were scored before", (tmp_path / "log").read_text())
+    assert 0 < int(before) < 96
+    assert json.loads((out / "metrics.json").read_text())["videos"] == 96
+
+
 def test_evaluation_is_cancelled_when_training_fails(cluster: Cluster, tmp_path: Path) -> None:
     shards = cluster.folder / "local" / "shards"  # every node has its own local disk
     cluster.run("srun", "--nodelist=n1", "mkdir", "-p", shards)

@@ -68,7 +68,7 @@ def test_mistakes_are_one_line_and_queue_nothing(arguments: tuple[str, ...], wor
     assert all(word in done.stderr for word in words)
 
 
-def test_evaluation_is_not_given_a_signal_that_would_end_it() -> None:
+def test_evaluation_is_told_of_its_end_as_training_is() -> None:
     done = submit("eval", "--data", "/tmp", "--checkpoint", "runs/x", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert directives(done.stdout)["signal"].startswith("CONT@")
+    assert directives(done.stdout)["signal"].startswith("USR1@")
