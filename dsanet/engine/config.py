@@ -210,7 +210,32 @@ def _arranged(argv: Sequence[str]) -> list[str]:
         files.insert(0, str(recipe_path(recipe[-1])))
     elif out and not files and (saved := Path(out[-1]) / "config.yaml").is_file():
         files.insert(0, str(saved))
+    for path in files:
+        check_file(Path(path))
     return [*(f"--config={path}" for path in files), *words]
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file of settings that is none; one that is not there is the parser's to name.
+
+    Raises:
+        UsageError: naming the file and the place in it.
+    """
+    if not path.is_file():
+        return
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = "it is no text in UTF-8" if isinstance(error, ValueError) else _place(error)
+        raise UsageError(f"{path} cannot be read as YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no settings: it must have lines such as `seed: 1`")
+
+
+def _place(error: yaml.YAMLError) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{problem or error}{where}"
 
 
 def _one_line(error: Exception, parser: ArgumentParser) -> str:
@@ -245,8 +270,6 @@ def parse_dataclass(parser: ArgumentParser, kind: type[Settings], argv: Sequence
         made = dict(parser.instantiate(values))
     except ArgumentError as error:
         raise UsageError(_one_line(error, parser)) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"a --config file is no text in UTF-8: {error}") from error
     made.pop("config", None)
     return kind(**made)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,13 @@ def _at(content: dict[str, Any], key: str) -> Any:
     return content
 
 
-def check_same_run(saved: TrainConfig, wanted: TrainConfig) -> None:
-    """Refuse to continue a run as another one.
+def check_same_run(old: dict[str, Any], wanted: TrainConfig) -> None:
+    """Refuse to continue a run, of which the settings were `old`, as another one.
 
     Raises:
         UsageError: naming the first key that differs.
     """
-    old, new = plain(saved), plain(wanted)
+    new = plain(wanted)
     for key in FIXED:
         before, now = _at(old, key), _at(new, key)
         if before == now:
@@ -59,18 +60,34 @@ def check_same_run(saved: TrainConfig, wanted: TrainConfig) -> None:
         )
 
 
-def open_folder(config: TrainConfig, world: World, processes: list[str]) -> None:
+def _begun_with(folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any]:
+    """Settings of the run in a folder: those of its checkpoint where config.yaml is damaged."""
+    try:
+        return dict(plain(load_saved(folder.config)))
+    except UsageError as error:
+        say(f"WARNING: {error}; going by the newest checkpoint, and writing it anew")
+    state = folder.checkpoints.newest(say)
+    assert state is not None  # or it would have raised
+    return dict(state["config"])
+
+
+def open_folder(
+    config: TrainConfig,
+    world: World,
+    processes: list[str],
+    say: Callable[[str], None] = print,
+) -> None:
     """Create the run folder, or check that it is this run's, and note the start.
 
     Raises:
         UsageError: when the folder holds another run.
     """
     folder = RunFolder(config.out)
-    if folder.config.is_file() and folder.checkpoints.names():
-        check_same_run(load_saved(folder.config), config)
+    if folder.checkpoints.names():
+        check_same_run(_begun_with(folder, say), config)
     world.barrier()
     if world.main:
-        folder.prepare(config, processes)
+        folder.prepare(config, processes, say)
 
 
 def restore(training: Training) -> None:
@@ -87,7 +104,7 @@ def restore(training: Training) -> None:
         _take(state, training)
     _check_agreement(training)
     if training.world.main:  # without a checkpoint, too: a kill may have come before the first
-        folder.cut(training.samples, training.validated)
+        folder.cut(training.samples, training.validated, training.console.say)
     if state is None:
         return
     names = folder.checkpoints.names()

@@ -72,14 +72,14 @@ def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     config = parse_train(argv)
     world = connect(config.runtime.device, config.runtime.timeout_minutes)
     processes = world.gather_text(world.describe())
-    open_folder(config, world, processes)
     title = f"{config.model} -> {config.out}"
     with Console(RunFolder(config.out).log, title=title, speak=world.main) as console:
+        open_folder(config, world, processes, console.say)
         training = assemble(config, world, console, signals)
         try:
-            restore(training)
             for line in introduction(training, processes):
                 console.say(line)
+            restore(training)
             if config.runtime.preflight:
                 preflight(training)
             stop = Loop(training).run()

@@ -120,10 +120,21 @@ def test_an_evaluation_of_nothing_is_refused(key: str) -> None:
         parse_eval(["--data", "d", "--checkpoint", "c", f"--{key}", "0"])
 
 
-def test_a_file_that_is_no_utf8_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"model: d\xe4\xff\n", "it is no text in UTF-8"),
+        (b"seed: 1\noptim: {lr: 1\n", r"',' or '}'.* in line 3, column 1"),
+        (b"- 1\n", "holds no settings"),
+        (b"", "holds no settings"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_one_line(
+    content: bytes, told: str, tmp_path: Path
+) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_bytes(b"model: d\xe4\xff\n")
-    with pytest.raises(UsageError, match="no text in UTF-8"):
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=f"{path}.*{told}"):
         recipe("demo", "--config", str(path))
 
 

@@ -11,6 +11,7 @@ import pytest
 from dsanet.engine import record
 from dsanet.engine.record import RunFolder, git_state, versions
 
+ASIDE = "metrics.jsonl.damaged"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,8 +32,13 @@ def test_a_continued_run_drops_what_it_will_record_again(tmp_path: Path) -> None
         folder.add(entry)
     with folder.metrics.open("a") as file:
         file.write('{"kind": "train", "samples": 1')  # killed while writing
-    folder.cut(samples=16, epochs=1)
+    said: list[str] = []
+    folder.cut(16, 1, said.append)
     assert [json.loads(line) for line in folder.metrics.read_text().splitlines()] == kept
+    assert said == [f"WARNING: 1 damaged line of {folder.metrics} set aside in {ASIDE}"]
+    assert (tmp_path / ASIDE).read_text() == '{"kind": "train", "samples": 1\n'
+    folder.cut(16, 1, said.append)
+    assert len(said) == 1
 
 
 def test_versions_are_known() -> None:
