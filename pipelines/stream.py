@@ -16,7 +16,16 @@ import numpy as np
 from pipelines.crops import AugmentConfig
 from pipelines.decode import DecodeError, Decoder, first_line
 from pipelines.errors import LoaderUsageError
-from pipelines.graph import COLOURS, GraphSpec, dali, decoded_image, decoded_video, results, tensors
+from pipelines.graph import (
+    AS_STORED,
+    COLOURS,
+    GraphSpec,
+    dali,
+    decoded_image,
+    decoded_video,
+    results,
+    tensors,
+)
 from pipelines.sampling import SamplingConfig
 from pipelines.stream_pruning import Table, prune_frames, prune_groups, read_table, unrepeated
 from pipelines.stream_sampling import dali_math, eval_picks, train_picks
@@ -161,7 +170,7 @@ def build_decoder(spec: StreamSpec) -> Any:
         encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
         frames: Any = None
         if graph_spec.head == "image":
-            size = fn.peek_image_shape(encoded)[0:2]
+            size = fn.peek_image_shape(encoded, **AS_STORED)[0:2]
         else:
             frames = decoded_video(encoded, graph_spec)
             size = frames.shape()[1:3]

@@ -10,11 +10,20 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from shards import ShardSettings, Source, Split, build_split, open_split
 
 CLASSES = ("left to right", "right to left", "still")
 SIZES = ((96, 128), (128, 96), (100, 140))
+SHORT = [1, 2, 3, 5, 9, 31, 45, 64, 90]
+LARGE = ((192, 256), (256, 192), (200, 280))  # NVDEC takes VP9 from 128 pixels on, HEVC from 144
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 def moving_video(path: Path, frames: int, size: tuple[int, int], seed: int) -> None:
@@ -39,7 +48,12 @@ def moving_video(path: Path, frames: int, size: tuple[int, int], seed: int) -> N
 
 
 def make_split(
-    folder: Path, lengths: list[int], codec: str = "mjpeg", name: str = "train", **settings: object
+    folder: Path,
+    lengths: list[int],
+    codec: str = "mjpeg",
+    name: str = "train",
+    sizes: tuple[tuple[int, int], ...] = SIZES,
+    **settings: object,
 ) -> Split:
     """A split with one video for each length, sizes and labels in turn."""
     sources = []
@@ -47,7 +61,7 @@ def make_split(
     for number, length in enumerate(lengths):
         path = folder / "videos" / f"{number:03d}.mkv"
         if not path.exists():
-            moving_video(path, length, SIZES[number % len(SIZES)], number)
+            moving_video(path, length, sizes[number % len(sizes)], number)
         sources.append(Source(path=path, label=number % len(CLASSES), key=f"v{number:03d}"))
     chosen = ShardSettings(codec=codec, workers=1, **settings)  # type: ignore[arg-type]
     report = build_split(sources, folder / codec, name, CLASSES, chosen)
@@ -73,16 +87,27 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-@pytest.fixture(scope="session")
-def split_of(video_folder: Path) -> Callable[[str], Split]:
-    """A function: codec -> a split of nine videos of 1 to 90 frames in that codec."""
+def made_once(
+    folder: Path, lengths: list[int], sizes: tuple[tuple[int, int], ...] = SIZES
+) -> Callable[[str], Split]:
+    """A function: codec -> a split of videos of these lengths, built when it is first asked for."""
     made: dict[str, Split] = {}
 
     def get(codec: str) -> Split:
         if codec not in made:
-            made[codec] = make_split(
-                video_folder / "codecs", [1, 2, 3, 5, 9, 31, 45, 64, 90], codec, tar_samples=4
-            )
+            made[codec] = make_split(folder, lengths, codec, sizes=sizes, tar_samples=4)
         return made[codec]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def split_of(video_folder: Path) -> Callable[[str], Split]:
+    """A function: codec -> a split of nine videos of 1 to 90 frames in that codec."""
+    return made_once(video_folder / "codecs", SHORT)
+
+
+@pytest.fixture(scope="session")
+def large_split_of(video_folder: Path) -> Callable[[str], Split]:
+    """The same videos in a size that a GPU's video decoder takes."""
+    return made_once(video_folder / "large", SHORT, LARGE)

@@ -88,8 +88,8 @@ def test_strategies_agree_on_the_cpu(split_of, codec, decode):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("codec", "decode"), GPU)
-def test_strategies_agree_on_the_gpu(split_of, codec, decode):
-    check_against_plain_decode(split_of(codec), "cuda:0", decode=decode)
+def test_strategies_agree_on_the_gpu(large_split_of, codec, decode):
+    check_against_plain_decode(large_split_of(codec), "cuda:0", decode=decode)
 
 
 @pytest.mark.gpu

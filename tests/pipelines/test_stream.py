@@ -61,6 +61,42 @@ def test_evaluation_is_that_of_the_default_reader(split_of, codec, decode, views
         assert (found[sample] == clips).all(), sample
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("codec", "decode"), [*WAYS, ("h264", "video"), ("hevc", "video")])
+@pytest.mark.parametrize("views", [{}, {"clips": 8, "crops": 3}])
+def test_evaluation_is_that_of_the_default_reader_on_the_gpu(large_split_of, codec, decode, views):
+    split = large_split_of(codec)
+    expected = evaluate(split, replace(PLAIN, decode=decode), device="cuda:0", **views)
+    found = evaluate(split, replace(STREAM, decode=decode), device="cuda:0", **views)
+    assert set(found) == set(expected) == set(range(len(split)))
+    for sample, clips in expected.items():
+        assert clips.is_cuda
+        # nvJPEG may give an image to another of its decoders, by its place in the batch.
+        error = (found[sample].float() - clips.float()).abs().mean()
+        assert error <= (2.5 if decode == "image" else 0), sample
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("codec", "decode"), [*WAYS, ("h264", "video")])
+def test_training_on_the_gpu_shows_what_the_cpu_shows(large_split_of, codec, decode):
+    """The draws are graph A's, on the CPU, so the views are the same."""
+    split, config = large_split_of(codec), replace(STREAM, decode=decode)
+    augment = AugmentConfig(size=64, brightness=0.3, hue=0.1)
+    on_gpu = train(split, config, augment=augment, device="cuda:0")
+    batches = [(b.ids.tolist(), b.clips.cpu().float()) for b in on_gpu.epoch(0)]
+    again = [(b.ids.tolist(), b.clips.cpu().float()) for b in on_gpu.epoch(0)]
+    on_gpu.close()
+    assert [ids for ids, _ in batches] == [ids for ids, _ in again]
+    assert len(batches) == len(split) // 2
+    if codec == "h264":  # which DALI decodes on a GPU alone
+        return
+    on_cpu = train(split, config, augment=augment)
+    for (ids, clips), batch in zip(batches, on_cpu.epoch(0), strict=True):
+        assert batch.ids.tolist() == ids
+        assert (clips - batch.clips.float()).abs().mean() <= 2.5
+    on_cpu.close()
+
+
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_evaluation_covers_every_video_once(split_of, world, batch_size):
