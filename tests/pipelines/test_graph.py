@@ -55,7 +55,7 @@ def test_the_webdataset_reader_never_repeats_a_frame(split_of, monkeypatch):
     config = LoaderConfig(reader="webdataset", threads=1)
     augment = AugmentConfig(size=32, short_sides=(64, 80))
     loader = TrainLoader(
-        split_of("mjpeg"), SamplingConfig(), augment, config, seed=0, batch_size=3
+        split_of("vp9"), SamplingConfig(), augment, config, seed=0, batch_size=3
     )  # fmt: skip
     decoder = loader._decoder = loader._make_decoder()
     fed: list[np.ndarray] = []
