@@ -81,6 +81,7 @@ class RuntimeConfig:
         watchdog_minutes: print all stacks when a step takes longer; 0: never.
         timeout_minutes: how long a process waits for the others, the longest for a node that
             copies its shards.
+        rendezvous_minutes: how long a process waits at the start until all have come.
     """
 
     device: str = "auto"
@@ -93,13 +94,15 @@ class RuntimeConfig:
     max_requeues: int = 50
     watchdog_minutes: float = 20.0
     timeout_minutes: float = 60.0
+    rendezvous_minutes: float = 10.0
 
     def __post_init__(self) -> None:
         require(self.bucket_mb >= 1, f"--runtime.bucket_mb {self.bucket_mb} must be 1 or more")
         met = self.max_requeues >= 0 and self.watchdog_minutes >= 0
         require(met, "--runtime.max_requeues and --runtime.watchdog_minutes must be 0 or more")
-        met = self.timeout_minutes > 0
-        require(met, f"--runtime.timeout_minutes {self.timeout_minutes} must be more than 0")
+        for name in ("timeout_minutes", "rendezvous_minutes"):
+            value = getattr(self, name)
+            require(value > 0, f"--runtime.{name} {value} must be more than 0")
 
 
 @dataclass(frozen=True)

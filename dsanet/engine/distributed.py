@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from dsanet.engine.errors import EngineError, UsageError
+from dsanet.engine.rendezvous import launched, meet
 
 
 @dataclass(frozen=True)
@@ -106,18 +107,6 @@ class World:
             buffer.copy_(mean.view_as(buffer))
 
 
-def _launched() -> tuple[int, int, int]:
-    """(rank, world size, local rank) as torchrun or srun say it; (0, 1, 0) for a plain start."""
-    env = os.environ
-    if "RANK" in env and "WORLD_SIZE" in env:
-        return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
-    # SLURM_NTASKS also stands in a batch script that runs python without srun: only a step counts.
-    if "SLURM_STEP_NUM_TASKS" in env and "SLURM_PROCID" in env:
-        tasks = int(env["SLURM_STEP_NUM_TASKS"])
-        return int(env["SLURM_PROCID"]), tasks, int(env.get("SLURM_LOCALID", 0))
-    return 0, 1, 0
-
-
 def pick_device(wanted: str, local_rank: int) -> torch.device:
     """The device of this process, chosen among what it can see.
 
@@ -153,51 +142,38 @@ def use_device(wanted: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def _rendezvous(size: int) -> None:
-    """Fill in MASTER_ADDR and MASTER_PORT where one machine makes them obvious.
-
-    Raises:
-        UsageError: when several nodes are in play and nobody said where rank 0 is.
-    """
-    if size > 1 and "MASTER_ADDR" not in os.environ:
-        if os.environ.get("SLURM_STEP_NUM_NODES", "1") != "1":
-            raise UsageError(
-                "MASTER_ADDR is not set: export the first host of the job and MASTER_PORT before "
-                "srun, as slurm/k400.sh does"
-            )
-        os.environ["MASTER_ADDR"] = "127.0.0.1"
-    port = 10000 + int(os.environ.get("SLURM_JOB_ID", 19500)) % 50000
-    os.environ.setdefault("MASTER_PORT", str(port))
-
-
-def connect(device: str = "auto", timeout_minutes: float = 60) -> World:
+def connect(
+    device: str = "auto", timeout_minutes: float = 60, rendezvous_minutes: float = 10
+) -> World:
     """Join the process group that the environment describes: NCCL on GPUs, gloo otherwise.
+
+    timeout_minutes bounds each wait for the others once all have come, rendezvous_minutes the wait
+    until they have.
 
     Raises:
         EngineError: when the other processes cannot be reached.
     """
-    rank, size, local_rank = _launched()
+    rank, size, local_rank = launched()
     world = World(rank, size, local_rank, use_device(device, local_rank))
     where = world.device
     if size == 1:
         return world
-    _rendezvous(size)
-    options: dict[str, Any] = {"timeout": datetime.timedelta(minutes=timeout_minutes)}
-    if where.type == "cuda":
-        options["device_id"] = where
+    store = meet(rank, size, rendezvous_minutes)
+    limit = datetime.timedelta(minutes=timeout_minutes)
+    store.set_timeout(limit)
+    options: dict[str, Any] = {"device_id": where} if where.type == "cuda" else {}
     try:
         dist.init_process_group(
             "nccl" if where.type == "cuda" else "gloo",
-            init_method="env://",
+            store=store,
             rank=rank,
             world_size=size,
+            timeout=limit,
             **options,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise EngineError(
-            f"rank {rank} of {size} cannot join {os.environ['MASTER_ADDR']}:"
-            f"{os.environ['MASTER_PORT']}: {str(error).splitlines()[0]}"
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise EngineError(f"rank {rank} of {size} cannot join the others: {reason}") from error
     return world
 
 

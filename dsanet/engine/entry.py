@@ -70,7 +70,8 @@ def _complain(message: str, code: int) -> int:
 def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; the exit code."""
     config = parse_train(argv)
-    world = connect(config.runtime.device, config.runtime.timeout_minutes)
+    runtime = config.runtime
+    world = connect(runtime.device, runtime.timeout_minutes, runtime.rendezvous_minutes)
     processes = world.gather_text(world.describe())
     title = f"{config.model} -> {config.out}"
     with Console(RunFolder(config.out).log, title=title, speak=world.main) as console:
@@ -121,7 +122,7 @@ def leave(training: Training, stop: Stop) -> int:
 def eval_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; the exit code, 3 when videos are missing."""
     config = parse_eval(argv)
-    world = connect(config.device)
+    world = connect(config.device, rendezvous_minutes=config.rendezvous_minutes)
     with Console(title=f"evaluating {config.checkpoint}", speak=world.main) as console:
         try:
             summary = run_evaluation(config, world, console, signals)

@@ -48,6 +48,7 @@ class EvalConfig:
         device: `auto` takes a GPU when one is visible.
         precision: `auto` is bf16 on a GPU and fp32 on a CPU.
         compile: torch.compile; null: on a GPU only.
+        rendezvous_minutes: how long a process waits at the start until all have come.
     """
 
     data: str
@@ -63,11 +64,14 @@ class EvalConfig:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool | None = None
+    rendezvous_minutes: float = 10.0
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
     def __post_init__(self) -> None:
         require(self.clips >= 1, f"--clips {self.clips} must be 1 or more")
         require(self.batch >= 1, f"--batch {self.batch} must be 1 or more")
+        met = self.rendezvous_minutes > 0
+        require(met, f"--rendezvous_minutes {self.rendezvous_minutes} must be more than 0")
         met = self.size is None or self.size >= 1
         require(met, f"--size {self.size} must be 1 or more, or null")
 

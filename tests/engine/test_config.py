@@ -103,6 +103,7 @@ def test_the_dump_reads_back_as_the_same_settings(name: str, tmp_path: Path) -> 
         ("checkpoint.keep", 0),
         ("checkpoint.every_steps", -1),
         ("runtime.timeout_minutes", 0),
+        ("runtime.rendezvous_minutes", 0),
         ("runtime.watchdog_minutes", -1),
         ("runtime.bucket_mb", 0),
         ("seed", -1),

@@ -11,7 +11,7 @@ from torch import nn
 
 from dsanet.engine import UsageError
 from dsanet.engine.config import RuntimeConfig
-from dsanet.engine.distributed import World, _launched, _rendezvous, pick_device, use_device
+from dsanet.engine.distributed import World, pick_device, use_device
 from dsanet.engine.execution import (
     build_scaler,
     compiled,
@@ -98,48 +98,6 @@ def test_the_scaler_skips_a_step_whose_gradient_is_no_number() -> None:
         scaler.update()
         optimizer.zero_grad()
         assert torch.equal(before, model.weight) != moves
-
-
-@pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """No launcher around the process."""
-    import os
-
-    for name in list(os.environ):
-        if name.startswith("SLURM_") or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-            monkeypatch.delenv(name)
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")  # so that what the test leaves behind is taken away again
-        monkeypatch.delenv(name)
-    return monkeypatch
-
-
-def setenv(patch: pytest.MonkeyPatch, **values: object) -> None:
-    for name, value in values.items():
-        patch.setenv(name, str(value))
-
-
-def test_who_this_process_is(bare: pytest.MonkeyPatch) -> None:
-    assert _launched() == (0, 1, 0)
-    # A batch script without srun: the job has tasks, but this process is none of them.
-    setenv(bare, SLURM_NTASKS=8, SLURM_PROCID=0, SLURM_JOB_ID=7)
-    assert _launched() == (0, 1, 0)
-    setenv(bare, SLURM_STEP_NUM_TASKS=8, SLURM_PROCID=5, SLURM_LOCALID=1)
-    assert _launched() == (5, 8, 1)
-    # torchrun within srun counts, not the one task that started it.
-    setenv(bare, RANK=3, WORLD_SIZE=4, LOCAL_RANK=3)
-    assert _launched() == (3, 4, 3)
-
-
-def test_where_the_processes_meet(bare: pytest.MonkeyPatch) -> None:
-    import os
-
-    setenv(bare, SLURM_STEP_NUM_NODES=2)
-    with pytest.raises(UsageError, match="MASTER_ADDR is not set"):
-        _rendezvous(4)
-    setenv(bare, SLURM_STEP_NUM_NODES=1, SLURM_JOB_ID=60001)
-    _rendezvous(4)
-    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("127.0.0.1", "20001")
 
 
 @pytest.mark.parametrize(("visible", "local", "index"), [(8, 3, 3), (1, 3, 0), (1, 0, 0)])
