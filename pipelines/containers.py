@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -103,19 +104,46 @@ def pyav_frames(container: Container, place: str) -> np.ndarray | SampleError:
     import av
 
     wanted = container.picks.tolist()
-    found: list[np.ndarray] = []
     try:
         with av.open(io.BytesIO(container.data.tobytes()), "r") as file:
-            stream = file.streams.video[0]
-            stream.thread_type = "NONE"
-            stream.codec_context.thread_count = 1
-            for number, frame in enumerate(file.decode(stream)):
-                if number == wanted[len(found)]:
-                    found.append(frame.to_ndarray(format="rgb24"))
-                    if len(found) == len(wanted):
-                        break
+            found = _decoded(file, set(wanted))
     except (av.error.FFmpegError, IndexError) as error:
         return SampleError(f"{place}: PyAV: {error}")
-    if len(found) < len(wanted):
-        return SampleError(f"{place}: frame {wanted[len(found)]} is not in the file")
-    return np.stack(found)[container.gather]
+    for number in wanted:
+        if number not in found:
+            return SampleError(f"{place}: frame {number} is not in the file")
+    return np.stack([found[number] for number in wanted])[container.gather]
+
+
+def _decoded(file: Any, wanted: set[int]) -> dict[int, np.ndarray]:
+    """Frame number -> frame. What follows a group's last wanted frame is never decoded: without
+    B-frames, which these sets do not have, nothing before it needs it."""
+    stream = file.streams.video[0]
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    packets = [packet for packet in file.demux(stream) if packet.size]
+    numbers = {packet.pts: number for number, packet in enumerate(packets)}
+    found: dict[int, np.ndarray] = {}
+
+    def keep(frames: list[Any]) -> None:
+        for frame in frames:
+            if (number := numbers.get(frame.pts)) in wanted:
+                found[number] = frame.to_ndarray(format="rgb24")
+
+    for packet in needed(packets, wanted):
+        keep(stream.codec_context.decode(packet))
+    keep(stream.codec_context.decode(None))
+    return found
+
+
+def needed(packets: list[Any], wanted: set[int]) -> list[Any]:
+    """The packets of each group of pictures up to its last wanted frame."""
+    kept: list[Any] = []
+    open_group = False
+    for number in reversed(range(len(packets))):
+        open_group = open_group or number in wanted
+        if open_group:
+            kept.append(packets[number])
+        if packets[number].is_keyframe:
+            open_group = False
+    return kept[::-1]

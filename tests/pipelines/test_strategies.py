@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -19,7 +20,7 @@ from pipelines import (
     TrainLoader,
 )
 from pipelines.activity import Activity
-from pipelines.containers import ContainerSource, pyav_frames
+from pipelines.containers import ContainerSource, needed, pyav_frames
 from pipelines.sampling import val_frames
 from pipelines.strategy import choose_decode, graph_spec
 from shards import Split
@@ -180,6 +181,13 @@ def test_pruning_gives_the_frames_of_the_whole_file(split_of, codec):
     size = len(source.fetch([long], [np.array([40, 41])])[0].data)
     assert size < 0.5 * split.samples["size"][long]
     source.close()
+
+
+def test_what_follows_the_last_wanted_frame_of_a_group_is_not_decoded():
+    packets = [SimpleNamespace(number=n, is_keyframe=n % 4 == 0) for n in range(14)]
+    kept = [packet.number for packet in needed(packets, {2, 4, 9, 10, 13})]
+    assert kept == [0, 1, 2, 4, 8, 9, 10, 12, 13]
+    assert needed(packets, set()) == []
 
 
 def test_the_choice_of_a_strategy():
