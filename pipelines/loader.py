@@ -86,6 +86,12 @@ class TrainLoader(Loader):
     def _on_scratch(split: Split, config: LoaderConfig, seed: int, rank: int, world: int) -> Split:
         tars = None
         if config.stage == "lanes":
+            if config.order.shares % world:
+                raise LoaderUsageError(
+                    f"{world} ranks do not divide loader.order.shares {config.order.shares}, so a "
+                    "node would need other tars in each epoch: use loader.order.shares 960, or "
+                    "loader.stage all"
+                )
             order = epoch_order(split.samples["tar"], seed, 0, config.order)
             ranks = [r for r in node_ranks(rank) if r < world]
             tars = lane_tars(split, order, ranks, world).tolist()

@@ -20,7 +20,7 @@ from pipelines.sampling import SamplingConfig, train_frames
 from shards import Split
 
 LANES = 960  # = 2^6 * 3 * 5: any usual number of ranks divides it
-LANE_DIGITS = (2, 2, 2, 2, 2, 2, 3, 5)
+LANE_FACTORS = (2, 2, 2, 2, 2, 2, 3, 5)
 ORDERS = ("random", "blocked", "local")
 MASK = (1 << 64) - 1
 DRAWS, ORDER, RUNS, FALLBACK = range(4)  # what a stream is for: its own part of the counter
@@ -52,13 +52,17 @@ class OrderConfig:
 
     random: any video anywhere. blocked: runs of `block` consecutive videos of a tar (0: whole
     tars) are dealt to the lanes anew each epoch and shuffled inside windows of `window` videos of
-    a lane, so that a run is one sequential read. local: a lane keeps its videos in every epoch and
-    shuffles all of them, so that a node needs only the tars of its own lanes.
+    a lane, so that a run is one sequential read. local: whole tars are dealt to `shares` equal
+    shares for good, each shuffled anew in every epoch; position p draws on share p % shares, so a
+    rank needs only the tars of its own shares where the number of ranks divides `shares`. A global
+    batch of fewer videos than `shares` always meets the same shares; more shares suit more numbers
+    of ranks.
     """
 
     kind: str = "random"
     block: int = 16
     window: int = 64
+    shares: int = 192
 
     def __post_init__(self) -> None:
         if self.kind not in ORDERS:
@@ -67,6 +71,11 @@ class OrderConfig:
             )
         if self.block < 0 or self.window < 1:
             raise LoaderUsageError("loader.block: give 0 or more; loader.window: 1 or more")
+        if self.shares < 1 or LANES % self.shares:
+            raise LoaderUsageError(
+                f"loader.order.shares is {self.shares}: give a divisor of {LANES}, such as 64, 192 "
+                "or 320"
+            )
 
 
 def epoch_order(tars: np.ndarray, seed: int, epoch: int, config: OrderConfig) -> np.ndarray:
@@ -77,13 +86,18 @@ def epoch_order(tars: np.ndarray, seed: int, epoch: int, config: OrderConfig) ->
     keys = raw_stream(seed, epoch, ORDER, len(tars))
     if config.kind == "random":
         return np.argsort(keys, kind="stable")
-    sequence = _shuffled_runs(tars, seed, 0 if config.kind == "local" else epoch, config.block)
-    lane, place = _deal(len(tars))
-    window = place // config.window if config.kind == "blocked" else place * 0
+    if config.kind == "local":
+        sequence, lanes = _shuffled_runs(tars, seed, 0, 0), config.shares
+        lane, place = _deal(len(tars), lanes)
+        window = place * 0
+    else:
+        sequence, lanes = _shuffled_runs(tars, seed, epoch, config.block), LANES
+        lane, place = _deal(len(tars), lanes)
+        window = place // config.window
     dealt, shuffled = np.lexsort((place, lane)), np.lexsort((keys, window, lane))
-    # Both are sorted by lane: the i-th sample of lane l takes position i * 960 + l.
+    # Both are sorted by lane: the i-th sample of lane l takes position i * lanes + l.
     order = np.empty(len(tars), np.int64)
-    order[place[dealt] * LANES + lane[dealt]] = sequence[shuffled]
+    order[place[dealt] * lanes + lane[dealt]] = sequence[shuffled]
     return order
 
 
@@ -97,27 +111,28 @@ def _shuffled_runs(tars: np.ndarray, seed: int, epoch: int, block: int) -> np.nd
     return np.argsort(keys[run], kind="stable")
 
 
-def _deal(count: int) -> tuple[np.ndarray, np.ndarray]:
+def _deal(count: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
     """Lane and place in the lane of each position of a sequence dealt in contiguous shares."""
-    shares = lane_shares()
-    sizes = np.empty(LANES, np.int64)
-    sizes[shares] = count // LANES + (np.arange(LANES) < count % LANES)
+    shares = lane_shares(lanes)
+    sizes = np.empty(lanes, np.int64)
+    sizes[shares] = count // lanes + (np.arange(lanes) < count % lanes)
     lane_of_share = np.argsort(shares)
     lane = np.repeat(lane_of_share, sizes)
     place = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return lane, place
 
 
-def lane_shares() -> np.ndarray:
-    """Share (960,) of each lane: its digits reversed.
+def lane_shares(lanes: int = LANES) -> np.ndarray:
+    """Share (lanes,) of each lane, of which there are a divisor of 960: its digits reversed.
 
     The lanes of rank r of W are r, r + W, ...; reversing the digits makes their shares neighbours
     for W = 2, 4, ... 64, so a rank's videos lie in neighbouring tars.
     """
-    lane, share = np.arange(LANES), np.zeros(LANES, np.int64)
-    for digit in LANE_DIGITS:
-        share = share * digit + lane % digit
-        lane = lane // digit
+    lane, share, left = np.arange(lanes), np.zeros(lanes, np.int64), lanes
+    for digit in LANE_FACTORS:
+        if left % digit == 0:
+            share = share * digit + lane % digit
+            lane, left = lane // digit, left // digit
     return share
 
 

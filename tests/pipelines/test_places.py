@@ -177,14 +177,15 @@ def test_staging_is_done_once_and_goes_on_where_it_stopped(copy, tmp_path, capfd
 def test_only_the_tars_of_the_lanes(copy, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    order = OrderConfig("local", block=0)
-    config = staged_config(tmp_path, order=order, stage="lanes")
+    config = staged_config(tmp_path, order=OrderConfig("local"), stage="lanes")
     loader = train(copy, config=config, rank=1, world=4, batch_size=1)
     staged = [path for path in loader.split.tars if path.is_relative_to(tmp_path / "scratch")]
     assert 0 < len(staged) < 6
     used = {loader.split.tar_path(i) for epoch in range(3) for i in loader.order(epoch)[1::4]}
     assert used == set(staged)
     loader.close()
+    with pytest.raises(LoaderError, match=r"5 ranks do not divide loader\.order\.shares 192"):
+        train(copy, config=config, world=5, batch_size=1)
 
 
 def test_no_room_on_the_scratch_disk(copy, tmp_path, monkeypatch, capfd):

@@ -57,20 +57,47 @@ def test_the_order_of_this_version_is_the_order_of_every_version():
     assert order.tolist() == [8, 7, 4, 2, 6, 5, 9, 0, 1, 3]
 
 
-def test_lanes_keep_their_videos_in_local_order():
-    per_lane = []
-    for epoch in range(3):
-        order = epoch_order(tars(4000), 1, epoch, OrderConfig("local"))
-        per_lane.append([frozenset(order[lane::LANES].tolist()) for lane in range(LANES)])
-    assert per_lane[0] == per_lane[1] == per_lane[2]
+@pytest.mark.parametrize("shares", [64, 192, 960])
+def test_ranks_keep_their_videos_in_local_order(shares):
+    config = OrderConfig("local", shares=shares)
+    orders = [epoch_order(tars(4000), 1, epoch, config) for epoch in range(3)]
+    for world in (w for w in (2, 3, 8, 24, 64, 960) if shares % w == 0):
+        for rank in range(world):
+            kept = [frozenset(order[rank::world].tolist()) for order in orders]
+            assert kept[0] == kept[1] == kept[2]
+    assert (orders[0] == orders[1]).mean() < 0.5
 
 
-def test_a_rank_needs_few_tars_in_local_order():
-    order = epoch_order(tars(96_000, 100), 1, 0, OrderConfig("local", block=0))
-    tar = tars(96_000, 100)
-    for world in (1, 2, 8, 64):
+@pytest.mark.parametrize("per_tar", [25, 100, 250])
+def test_a_rank_needs_few_tars_in_local_order(per_tar):
+    tar = tars(96_000, per_tar)
+    order = epoch_order(tar, 1, 0, OrderConfig("local"))
+    for world in (1, 2, 3, 8, 24, 64):
         touched = [len(np.unique(tar[order[rank::world]])) for rank in range(world)]
-        assert max(touched) <= 960 / world + 1
+        shares = 192 / world if world % 3 == 0 else 1  # shares of a rank that lie apart
+        assert max(touched) <= tar[-1] / world + 2 * shares
+
+
+def test_any_two_videos_meet_in_local_order():
+    """A batch of as many videos as there are shares draws on the whole set; a smaller one always
+    on the same part of it."""
+    for batch, parts in ((192, 1), (96, 2), (64, 3)):
+        config, meets = OrderConfig("local"), []
+        batch_of = np.empty((2, 19_200), int)
+        for epoch in range(2):
+            order = epoch_order(tars(19_200), 1, epoch, config)
+            batch_of[epoch, order] = np.arange(len(order)) // batch
+        for number in range(100):
+            members = batch_of[1, batch_of[0] == number]
+            again = np.bincount(members)
+            meets.append((again * (again - 1)).sum() / (batch * (batch - 1)))
+        chance = (batch - 1) / (19_200 - 1)
+        assert 0.8 * parts < np.mean(meets) / chance < 1.25 * parts
+
+
+def test_shares_that_do_not_divide_the_lanes_are_refused():
+    with pytest.raises(LoaderUsageError, match=r"order\.shares is 100"):
+        OrderConfig("local", shares=100)
 
 
 def test_blocked_order_reads_runs_one_after_another():
@@ -84,13 +111,14 @@ def test_blocked_order_reads_runs_one_after_another():
         assert (np.diff(mine) != 1).mean() > 0.5  # yet shuffled inside
 
 
-def test_lane_shares_of_a_rank_are_neighbours():
-    shares = lane_shares()
-    assert np.sort(shares).tolist() == list(range(LANES))
+@pytest.mark.parametrize("lanes", [LANES, 192, 64])
+def test_lane_shares_of_a_rank_are_neighbours(lanes):
+    shares = lane_shares(lanes)
+    assert np.sort(shares).tolist() == list(range(lanes))
     for world in (2, 4, 8, 16, 32, 64):
         for rank in range(world):
             mine = np.sort(shares[rank::world])
-            assert mine[-1] - mine[0] == LANES // world - 1
+            assert mine[-1] - mine[0] == lanes // world - 1
 
 
 def test_draws_depend_on_seed_epoch_id_and_repeat_alone():
