@@ -149,11 +149,23 @@ def _copy(source: BinaryIO, target: Path, sha256: str) -> None:
 
 @contextlib.contextmanager
 def _remote(fsspec: Any, address: str) -> Iterator[BinaryIO]:
+    """A file behind an address, open for reading; LoaderError for whatever its store raises, which
+    for most stores is no OSError."""
     try:
         with fsspec.open(address, "rb") as file:
             yield file
+    except LoaderError:
+        raise
     except FileNotFoundError:
         raise LoaderError(f"{address} is not there: check the address") from None
+    except ImportError as error:
+        raise LoaderError(f"{address}: {error} (pip install it)") from None
+    except Exception as error:
+        kind = type(error).__name__
+        raise LoaderError(
+            f"{address} cannot be fetched: {kind}: {error} (check the address, the network, the "
+            "credentials and the room on scratch)"
+        ) from None
 
 
 def _renew(fsspec: Any, url: str, name: str, root: Path) -> None:
@@ -163,7 +175,7 @@ def _renew(fsspec: Any, url: str, name: str, root: Path) -> None:
     try:
         with _remote(fsspec, f"{url}/{name}/manifest.json") as source:
             now = source.read()
-    except (OSError, LoaderError) as error:
+    except LoaderError as error:
         if before is None:
             raise
         return say(f"warning: {url}: not looked for changes, using what was fetched: {error}")
