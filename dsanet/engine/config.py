@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from dsanet import NetworkConfig
 from dsanet.engine.checkpoint import CheckpointConfig
 from dsanet.engine.errors import UsageError, require
+from dsanet.engine.explain import explain
 from dsanet.engine.loss import LossConfig
 from dsanet.engine.optim import OptimConfig, ScheduleConfig
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig
@@ -241,26 +241,6 @@ def _place(error: yaml.YAMLError) -> str:
     return f"{problem or error}{where}"
 
 
-def _one_line(error: Exception, parser: ArgumentParser) -> str:
-    text = " ".join(str(error).split())
-    unknown = re.search(r"unrecognized arguments: --(\S+)", text) or re.search(
-        r"does not accept option '([^']+)'", text
-    )
-    if unknown:
-        name = unknown[1].split("=")[0]
-        known = [action.dest for action in parser._actions]
-        near = (
-            difflib.get_close_matches(name, known, 1, 0.5)
-            or [
-                key
-                for key in known
-                if difflib.SequenceMatcher(None, key.split(".")[-1], name).ratio() > 0.7
-            ][:1]
-        )
-        text += f"; did you mean {near[0]}?" if near else "; --help lists all keys"
-    return text
-
-
 def parse_dataclass(parser: ArgumentParser, kind: type[Settings], argv: Sequence[str]) -> Settings:
     """Parse a command line into a dataclass, whose fields become its keys.
 
@@ -272,7 +252,9 @@ def parse_dataclass(parser: ArgumentParser, kind: type[Settings], argv: Sequence
         values = parser.parse_args(list(argv))
         made = dict(parser.instantiate(values))
     except ArgumentError as error:
-        raise UsageError(_one_line(error, parser)) from error
+        raise UsageError(
+            explain(str(error), [action.dest for action in parser._actions])
+        ) from error
     made.pop("config", None)
     return kind(**made)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import os
 import socket
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +107,11 @@ class World:
         flat /= self.size
         for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(mean.view_as(buffer))
+
+
+def roll_call(processes: Sequence[str]) -> str:
+    """Processes by host and device: `8 x node1 NVIDIA H100, 8 x node2 NVIDIA H100`."""
+    return ", ".join(f"{count} x {host}" for host, count in Counter(processes).items())
 
 
 def pick_device(wanted: str, local_rank: int) -> torch.device:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +12,7 @@ from dsanet import ModelError
 from dsanet.engine.config import parse_train
 from dsanet.engine.console import Console
 from dsanet.engine.continuation import open_folder, restore
-from dsanet.engine.distributed import connect, disconnect
+from dsanet.engine.distributed import connect, disconnect, roll_call
 from dsanet.engine.errors import EngineError
 from dsanet.engine.evaluate import out_folder, parse_eval, run_evaluation
 from dsanet.engine.layout import describe
@@ -97,11 +96,10 @@ def introduction(training: Training, processes: list[str]) -> list[str]:
     config, split = training.config, training.split
     count = sum(p.numel() for p in training.model.parameters())
     found = "  ".join(f"{name} {version}" for name, version in versions().items())
-    hosts = ", ".join(f"{n} x {host}" for host, n in Counter(processes).items())
     return [
         f"network: {config.model}, {len(split.classes)} classes, {count:,} parameters, "
         f"{training.precision}",
-        f"processes: {hosts}",
+        f"processes: {roll_call(processes)}",
         f"versions: {found}",
         f"data: {len(split)} videos in {split.name} of {config.data} ({split.codec})",
         *describe(config, training.layout),

@@ -17,7 +17,7 @@ from dsanet.engine import execution
 from dsanet.engine.checkpoint import fingerprint, write_atomic
 from dsanet.engine.config import parse_dataclass, plain
 from dsanet.engine.console import Console
-from dsanet.engine.distributed import World
+from dsanet.engine.distributed import World, roll_call
 from dsanet.engine.errors import EngineError, UsageError, require
 from dsanet.engine.journal import Journal
 from dsanet.engine.metrics import scores_of
@@ -246,10 +246,12 @@ def run_evaluation(
         Interrupted: after a signal, with all scores so far kept.
     """
     trained = load_trained(Path(config.checkpoint), config.which)
+    processes = roll_call(world.gather_text(world.describe()))
     split = open_data(config.data, config.split, config.loader)
     console.say(
         f"{trained.name} of {trained.source}, {len(split)} videos of {split.name}, "
-        f"{config.clips} clips x {config.crops} crops of {crop_size(trained, config)}"
+        f"{config.clips} clips x {config.crops} crops of {crop_size(trained, config)}, "
+        f"{execution.pick_precision(config.precision, world.device)} on {processes}"
     )
     journal = Journal(out_folder(config), len(trained.classes), world, signals)
     table = evaluate(config, trained, split, world, console, journal)

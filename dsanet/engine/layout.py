@@ -86,16 +86,23 @@ def interleaved(ids: list[np.ndarray], repeats: int) -> list[int]:
     return np.stack(videos, axis=1).reshape(-1).tolist()
 
 
+def _count(number: float, thing: str, plural: str = "s") -> str:
+    return f"{number:g} {thing}{'' if number == 1 else plural}"
+
+
 def describe(config: TrainConfig, layout: Layout) -> list[str]:
     """What a user should know about batch and rate before hours are spent."""
     optim, snippets = config.optim, layout.micro * config.sampling.segments
     rate = peak_rate(optim, layout.videos)
+    groups = f"{_count(layout.processes, 'process', 'es')} x {_count(layout.micro, 'video')}"
+    if layout.accumulation > 1:
+        groups += f" x {layout.accumulation} passes, accumulated"
     lines = [
-        f"batch: {layout.videos} videos = {layout.processes} processes x {layout.micro} x "
-        f"{layout.accumulation} accumulated; BatchNorm sees {snippets} snippets",
-        f"rate: {optim.lr:g} x {layout.videos}/{optim.reference_videos} = {rate:g}; "
-        f"{config.schedule.kind}, warm-up {config.schedule.warmup_epochs:g} epochs",
-        f"run: {layout.epochs} epochs of {layout.steps_per_epoch} steps",
+        f"batch: {layout.videos} videos a step = {groups}; BatchNorm sees {snippets} snippets",
+        f"learning rate: {optim.lr:g} x {layout.videos}/{optim.reference_videos} videos = {rate:g} "
+        f"(linear scaling); {config.schedule.kind}, "
+        f"warm-up {_count(config.schedule.warmup_epochs, 'epoch')}",
+        f"run: {_count(layout.epochs, 'epoch')} of {_count(layout.steps_per_epoch, 'step')}",
     ]
     if snippets < FEW_SNIPPETS and not config.runtime.sync_batchnorm:
         lines.append(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import datetime
+import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -35,16 +36,10 @@ def preflight(training: Training) -> None:
         check_tars(t.validator.split)
     size = sum(tensor.nbytes for tensor in _tensors(t.state()))
     check_disk(t, size)
-    seconds = rehearse(t)
-    left = t.layout.total - t.samples
-    if not left:
+    step, validation = rehearse(t)
+    if t.samples >= t.layout.total:
         return
-    took = datetime.timedelta(seconds=round(seconds * left / t.layout.videos))
-    t.console.say(
-        f"estimate: {1000 * seconds:.0f} ms a step where data keep up, {took} to the end, "
-        f"validation and waiting not counted; {t.config.checkpoint.keep + 1} checkpoints of "
-        f"{size / GIB:.2f} GiB"
-    )
+    t.console.say(estimate(t, step, validation, size))
     if (speed := allreduce_speed(t)) is not None:
         t.console.say(f"all-reduce of gradients: {speed:.1f} GB/s over {t.world.size} processes")
 
@@ -93,26 +88,61 @@ def _clips(t: Training, videos: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, device=t.world.device)
 
 
-def rehearse(t: Training) -> float:
-    """Run a step's passes and a validation batch on noise; seconds of a step, compilation apart.
+def estimate(t: Training, step: float, validation: float, size: int) -> str:
+    """Time and disk of the rest of the run, from the seconds of a step and of a validation."""
+    steps, rounds = (t.layout.total - t.samples) // t.layout.videos, validations_left(t)
+    parts = [f"{steps} steps of {1000 * step:.0f} ms"]
+    if rounds:
+        parts.append(f"{rounds} validation{'s' if rounds > 1 else ''} of {_clock(validation)}")
+    kept = t.config.checkpoint.keep + 1
+    return (
+        f"estimate: {' and '.join(parts)}, {_clock(steps * step + rounds * validation)} to the end "
+        f"where data keep up; {kept} checkpoints of {size / GIB:.2f} GiB"
+    )
+
+
+def _clock(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=math.ceil(seconds)))
+
+
+def validations_left(t: Training) -> int:
+    """How often the validation split will be scored."""
+    if t.validator is None:
+        return 0
+    every, epochs = t.config.validation.every, t.layout.epochs
+    return sum(e % every == 0 or e == epochs for e in range(t.validated + 1, epochs + 1))
+
+
+def rehearse(t: Training) -> tuple[float, float]:
+    """Run a step's passes and a validation batch on noise; seconds of a step and a validation.
 
     Raises:
         EngineError: when the network gives something else than finite logits.
     """
     buffers = copy.deepcopy(dict(t.model.named_buffers()))
     t.model.train()
-    seconds = 0.0
-    for _ in range(2):  # the first one compiles and picks algorithms
-        start = time.perf_counter()
-        _passes(t)
-        seconds = (time.perf_counter() - start) * t.layout.accumulation
+    step = _timed(lambda: _passes(t)) * t.layout.accumulation
     t.optimizer.zero_grad(set_to_none=True)
     for name, buffer in t.model.named_buffers():
         buffer.copy_(buffers[name])
-    if t.validator is not None:
-        t.validator.rehearse(t.judged, _clips(t, t.validator.loader.batch_size))
+    validation = 0.0
+    if (v := t.validator) is not None:
+        clips = _clips(t, v.loader.batch_size)
+        validation = _timed(lambda: v.rehearse(t.judged, clips)) * len(v.loader)
     t.model.train()
-    return seconds
+    return step, validation
+
+
+def _timed(action: Callable[[], None], rounds: int = 3) -> float:
+    """Seconds of an action that waits for the device: the least of some, after a first one that
+    compiles and picks algorithms. As many on every process, which meet in them."""
+    action()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def _passes(t: Training) -> None:

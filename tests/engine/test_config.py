@@ -115,6 +115,38 @@ def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
         recipe("demo", f"--{key}", str(value))
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--epoch_limit", "abc"], "--epoch_limit abc: must be a whole number or null"),
+        (["--compile", "maybe"], "--compile maybe: must be true or false or null"),
+        (["--optim.lr", "fast"], "--optim.lr fast: must be a number"),
+        (["--schedule.steps", "3"], "--schedule.steps 3: must be a list, such as [3, 4]"),
+        (
+            ["--runtime.precision", "fp61"],
+            "--runtime.precision fp61: must be one of auto, fp32, bf16, fp16",
+        ),
+        (["--lr", "1"], "unrecognized arguments: --lr 1; did you mean optim.lr?"),
+        (["--epochs", "1"], "unrecognized arguments: --epochs 1; did you mean schedule.epochs?"),
+        (["--optim.lrr", "1"], "unrecognized arguments: --optim.lrr 1; did you mean optim.lr?"),
+        (["--momentun", "1"], "unrecognized arguments: --momentun 1; did you mean optim.momentum?"),
+        (["--gpus", "1"], "unrecognized arguments: --gpus 1; --help lists all keys"),
+        (["--optim.lr"], "argument --optim.lr: expected one argument"),
+    ],
+)
+def test_a_mistake_is_told_in_the_words_of_who_typed_it(words: list[str], told: str) -> None:
+    with pytest.raises(UsageError) as error:
+        recipe("demo", *words)
+    assert str(error.value) == told
+
+
+def test_what_must_be_given_is_named() -> None:
+    with pytest.raises(UsageError, match=r"^--data, --model, --out must be given"):
+        parse_train([])
+    with pytest.raises(UsageError, match="--recipe demo; --help lists all keys"):
+        parse_eval(["--data", "d", "--checkpoint", "c", "--recipe", "demo"])
+
+
 @pytest.mark.parametrize("key", ["clips", "batch", "size"])
 def test_an_evaluation_of_nothing_is_refused(key: str) -> None:
     with pytest.raises(UsageError, match=f"--{key} 0 must be 1 or more"):
