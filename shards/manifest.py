@@ -89,6 +89,8 @@ def _why_missing(folder: Path) -> str:
         return f"{folder} is not finished: run the same tools/shard.py command again (or merge)"
     if any(folder.glob("*.tar")):
         return f"{folder} has tars but no manifest: tools/shard.py reindex {folder}"
+    if (root / MANIFEST).is_file():
+        return f"{root} is a split itself: give the folder above, {root.parent}"
     splits = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
     there = f"there is {', '.join(splits)}" if splits else "there is no split in it"
     return f"no split {folder.name!r} in {root}; {there}: make it with tools/shard.py"

@@ -85,7 +85,7 @@ def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
             stop = Loop(training).run()
             if stop:
                 return leave(training, stop)
-            console.say(f"done: {training.layout.epochs} epochs; run folder {config.out}")
+            console.say(f"done after epoch {training.layout.epochs}; run folder {config.out}")
         finally:
             training.close()
     return 0

@@ -106,7 +106,7 @@ def describe(config: TrainConfig, layout: Layout) -> list[str]:
     ]
     if snippets < FEW_SNIPPETS and not config.runtime.sync_batchnorm:
         lines.append(
-            f"WARNING: BatchNorm over {snippets} snippets is noisy; use fewer processes, or "
-            "--runtime.sync_batchnorm true"
+            f"WARNING: BatchNorm over {snippets} snippets is noisy: raise --batch.per_gpu, start "
+            "fewer processes, or, on GPUs, add --runtime.sync_batchnorm true"
         )
     return lines

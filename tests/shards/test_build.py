@@ -66,7 +66,11 @@ def test_index_is_read_only(small_set):
 
 @pytest.mark.parametrize(
     ("root", "name", "message"),
-    [("nowhere", "train", "no folder"), (".", "test", "there is train")],
+    [
+        ("nowhere", "train", "no folder"),
+        (".", "test", "there is train"),
+        ("train", "train", "train is a split itself: give the folder above"),
+    ],
 )
 def test_a_missing_split_is_named(small_set, root, name, message):
     with pytest.raises(ShardError, match=message):
@@ -78,6 +82,18 @@ def test_the_same_list_makes_the_same_bytes(small_set, tmp_path):
     build_split(sources, tmp_path, "train", ["one", "two"], ShardSettings(workers=1))
     for tar in open_split(small_set.root, "train").tars:
         assert tar.read_bytes() == (tmp_path / "train" / tar.name).read_bytes()
+
+
+def test_a_part_of_a_split_is_these_samples(small_set) -> None:
+    split = open_split(small_set.root, "train")
+    ids = np.array([len(split) - 1, 0])
+    part = split.part(ids)
+    assert len(part) == 2
+    for new, old in enumerate(ids):
+        assert (part.key(new), part.labels(new)) == (split.key(old), split.labels(old))
+        assert part.tar_path(new) == split.tar_path(old)
+        assert part.samples[new] == split.samples[old]
+    assert len(split) > 2
 
 
 def test_other_settings_do_not_mix(small_set):
