@@ -8,6 +8,7 @@ frames are read and handed on; the result is a valid, shorter mp4.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +23,31 @@ class Container:
     """A playable file and what is wanted of it.
 
     data: its bytes (uint8). picks: frame numbers inside it, ascending, each once (int32).
-    gather: for each frame of the plan its place in picks (int32).
+    gather: for each frame of the plan its place in picks (int32). kept: what of the file it is.
     """
 
     data: np.ndarray
     picks: np.ndarray
     gather: np.ndarray
+    kept: Kept
 
 
 class ContainerSource(FrameSource):
     """Reads containers pruned to the groups of pictures that are needed."""
 
-    shares = False
+    def fetch(self, ids: Sequence[int], frames: Sequence[np.ndarray]) -> list[Any]:
+        """A Container of each video, or the error it met; repeated views share a read."""
+        views: dict[int, list[int]] = {}
+        for row, sample in enumerate(ids):
+            views.setdefault(sample, []).append(row)
+        wanted = [np.concatenate([frames[row] for row in rows]) for rows in views.values()]
+        found: list[Any] = [None] * len(ids)
+        read = self.pool.map(self._video, list(views), wanted)
+        for (sample, rows), result in zip(views.items(), read, strict=True):
+            alone = len(rows) == 1 or isinstance(result, SampleError)
+            for row in rows:
+                found[row] = result if alone else self._part(sample, result, frames[row])
+        return found
 
     def _fault(self, sample: int, piece: np.ndarray) -> str | None:
         return None  # the decoders of containers raise in order
@@ -48,7 +62,16 @@ class ContainerSource(FrameSource):
         table = self._table(sample, kept.held)
         inside = kept.cut(data, table)
         self._check(sample, kept.held, table["crc32"], inside)
-        return Container(data=data, picks=kept.picks, gather=gather)
+        return Container(data, kept.picks, gather, kept)
+
+    def _part(self, sample: int, shared: Container, frames: np.ndarray) -> Container:
+        """What one view needs of a container that holds the groups of several."""
+        wanted, gather = unrepeated(frames)
+        kept = keep(self.split, sample, wanted)
+        begins = shared.kept.places(kept.starts)
+        sizes = kept.stops - kept.starts
+        pieces = [shared.data[a : a + n] for a, n in zip(begins, sizes, strict=True)]
+        return Container(np.concatenate(pieces), kept.picks, gather, kept)
 
 
 @dataclass
@@ -69,10 +92,14 @@ class Kept:
     def cut(self, data: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
         """The encoded frames `held` in the kept bytes; table: their rows."""
         offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
+        begins = self.places(offsets)
+        return [data[a:b] for a, b in zip(begins.tolist(), (begins + sizes).tolist(), strict=True)]
+
+    def places(self, offsets: np.ndarray) -> np.ndarray:
+        """Where bytes of the file are in what is kept of it."""
         piece = np.searchsorted(self.starts, offsets, side="right") - 1
         before = np.cumsum(self.stops - self.starts) - self.stops
-        begins = offsets + before[piece]
-        return [data[a:b] for a, b in zip(begins.tolist(), (begins + sizes).tolist(), strict=True)]
+        return np.asarray(offsets + before[piece])
 
 
 def keep(split: Split, sample: int, wanted: np.ndarray) -> Kept:

@@ -96,8 +96,6 @@ class FrameSource:
     frame alone (local disk), a large gap reads whole stretches (network disk).
     """
 
-    shares = True  # whether the views of one video share a read
-
     def __init__(self, split: Split, activity: Activity, *, threads: int = 8, gap: int = 0) -> None:
         self.split, self.activity, self.gap = split, activity, gap
         self.meter = ReadMeter()
@@ -112,7 +110,7 @@ class FrameSource:
 
         A video asked for more than once (repeated views) is read once.
         """
-        if len(set(ids)) == len(ids) or not self.shares:
+        if len(set(ids)) == len(ids):
             return self.pool.map(self._video, ids, frames)
         rows: dict[int, list[int]] = {}
         for row, sample in enumerate(ids):

@@ -158,6 +158,26 @@ def test_colour_jitter_is_one_turn_per_video(split, resize):
     bright.close()
 
 
+@pytest.mark.parametrize("config", [ONE, LoaderConfig(threads=1, reader="webdataset")])
+def test_all_colours_turn_once_for_all_frames(split, config):
+    """In the video of one frame every frame of every snippet is the same, however it is turned."""
+    short = int(np.argmin(split.samples["num_frames"]))
+    strong = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2}
+    loader = make(split, config=config, augment=AugmentConfig(size=48, flip=0.0, **strong))
+    views = [
+        clips.reshape(16, 48, 48, 3)
+        for epoch in range(8)
+        for ids, batch in everything(loader, epoch)
+        for sample, clips in zip(ids, batch, strict=True)
+        if sample == short
+    ]
+    loader.close()
+    assert len(views) >= 4
+    assert all((view == view[:1]).all() for view in views)
+    means = torch.stack([view.float().mean(dim=(0, 1, 2)) for view in views])
+    assert (means.std(dim=0) > 4).all()  # another turn in each epoch
+
+
 @pytest.mark.parametrize("world", range(1, 9))
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 def test_evaluation_covers_every_video_once(split, world, batch_size):
@@ -231,3 +251,20 @@ def test_an_epoch_left_early_does_not_disturb_the_next(split):
         again = everything(loader, 1)
         assert all((a[1] == b[1]).all() for a, b in zip(whole, again, strict=True))
     loader.close()
+
+
+@pytest.mark.parametrize(("rule", "mirrored"), [("skip_directional", 0), ("swap_directional", 1)])
+def test_a_directional_class_is_mirrored_with_its_label_or_not_at_all(split, rule, mirrored):
+    """The classes of the set: left to right, right to left, still."""
+    chosen = {"size": 48, "short_sides": (48, 48), "kind": "centre"}
+    plain = make(split, augment=AugmentConfig(**chosen, flip=0.0))
+    ruled = make(split, augment=AugmentConfig(**chosen, flip=1.0, flip_classes=rule))
+    for one, other in zip(plain.epoch(0), ruled.epoch(0), strict=True):
+        assert (one.ids == other.ids).all()
+        for row, label in enumerate(one.labels.tolist()):
+            turned = label == 2 or mirrored
+            expected = one.clips[row].flip(-2) if turned else one.clips[row]
+            assert (other.clips[row].int() - expected.int()).abs().max() <= 1
+            assert int(other.labels[row]) == ({0: 1, 1: 0, 2: 2}[label] if mirrored else label)
+    plain.close()
+    ruled.close()

@@ -119,10 +119,43 @@ def test_repeated_views_come_from_one_read(split):
     loader = make(split, augment=AugmentConfig(size=48, short_sides=(64, 80), repeats=2))
     assert len(loader) == 13
     order = loader.order(0)
+    wanted = 0  # bytes of the frames that the views show, those they share once
     for step, batch in enumerate(loader.epoch(0)):
         assert batch.ids.tolist() == np.repeat(order[2 * step : 2 * step + 2], 2).tolist()
         assert (batch.clips[0] != batch.clips[1]).any()
+        plan = loader.planner.plan(0, batch.ids, np.tile([0, 1], 2))
+        for row in (0, 2):
+            frames = np.unique(plan.frames[row : row + 2])
+            first = int(split.samples["first_frame"][batch.ids[row]])
+            wanted += int(split.frames["size"][first + frames].sum())
     assert loader.source.meter.videos == 26  # not 52
+    assert loader.source.meter.bytes == wanted
     loader.close()
     with pytest.raises(LoaderError, match=r"augment\.repeats"):
         make(split, batch_size=3, augment=AugmentConfig(repeats=2))
+
+
+@pytest.mark.parametrize("codec", ["vp9", "h264"])
+def test_repeated_views_of_a_container_come_from_one_read(split_of, codec):
+    split = split_of(codec)
+    twice = make(split, augment=AugmentConfig(size=48, short_sides=(64, 80), repeats=2))
+    ids, frames = [], []
+    for batch in twice.epoch(0):
+        ids += batch.ids[::2].tolist()
+        plan = twice.planner.plan(0, batch.ids, np.tile([0, 1], 2))
+        frames += [plan.frames[row : row + 2].reshape(-1) for row in (0, 2)]
+        for row in range(4):  # each view is what it would be alone
+            alone = twice.source.fetch([int(batch.ids[row])], [plan.frames[row]])[0]
+            both = twice.source.fetch(batch.ids.tolist(), list(plan.frames))[row]
+            for name in ("data", "picks", "gather"):
+                assert np.array_equal(getattr(alone, name), getattr(both, name))
+    twice.close()
+    counted = make(split, augment=AugmentConfig(size=48, short_sides=(64, 80), repeats=2))
+    for _ in counted.epoch(0):
+        pass
+    union = sum(
+        len(counted.source.fetch([i], [f])[0].data) for i, f in zip(ids, frames, strict=True)
+    )
+    assert counted.source.meter.bytes == 2 * union
+    assert counted.source.meter.videos == 2 * len(ids)
+    counted.close()
