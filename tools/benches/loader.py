@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.clips import cores, kind_of_clips, make_shards, make_videos
+from benches.clips import cores, kind_of_clips, make_shards, make_tiny, make_videos
 from benches.common import Report
 from pipelines import AugmentConfig, LoaderConfig, OrderConfig, SamplingConfig, TrainLoader
 from pipelines.decode import Decoder
@@ -50,7 +50,22 @@ def run(args: argparse.Namespace, report: Report) -> None:
         if args.reader == "frames":
             with _Making(split, args) as loader:
                 _stages(loader, args, report)
+        _overhead(make_tiny(Path(folder) / "tiny"), args, report)
         _beside_training(split, args, report)
+
+
+def _overhead(split: Split, args: argparse.Namespace, report: Report) -> None:
+    """What is left where there is nothing to decode: the ceiling that Python sets."""
+    augment = AugmentConfig(size=32, short_sides=(48, 48))
+    with _Making(split, args, augment) as loader:
+        for _ in loader.epoch(0):
+            pass
+        videos, start, cpu = 0, time.perf_counter(), time.process_time()
+        for batch in _epochs(loader, args.seconds):
+            videos += len(batch.ids)
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    report.add(what="videos of 48 x 48 pixels", value=videos / wall, unit="per s")
+    report.add(what="their processor time", value=1e3 * cpu / videos, unit="ms per video")
 
 
 def _split(args: argparse.Namespace, folder: Path) -> Split:
@@ -62,11 +77,17 @@ def _split(args: argparse.Namespace, folder: Path) -> Split:
 class _Making:
     """A loader for the length of a `with`."""
 
-    def __init__(self, split: Split, args: argparse.Namespace, **changes: Any) -> None:
+    def __init__(
+        self,
+        split: Split,
+        args: argparse.Namespace,
+        augment: AugmentConfig | None = None,
+        **changes: Any,
+    ) -> None:
         settings = {"threads": args.threads, "read_threads": args.read_threads,
                     "order": OrderConfig(args.order), "reader": args.reader} | changes  # fmt: skip
         self.loader = TrainLoader(
-            split, SamplingConfig(frames=args.frames), AugmentConfig(size=args.size),
+            split, SamplingConfig(frames=args.frames), augment or AugmentConfig(size=args.size),
             LoaderConfig(**settings), seed=0, batch_size=min(args.batch, len(split)),
             device=args.device,
         )  # fmt: skip
@@ -171,8 +192,8 @@ def _beside_training(split: Split, args: argparse.Namespace, report: Report) -> 
     """Training steps of a small network of many small layers, with and without the loader.
 
     Its step is nearly all Python and kernel launching, the worst neighbour for threads that want
-    the interpreter lock. Decoding gets one thread, so that on two cores the steps keep theirs; on
-    one core or a busy machine the difference also holds the lost core.
+    the interpreter lock. Decoding gets one thread; still, on two cores the steps at times lose
+    theirs, which is told apart.
     """
     torch.set_num_threads(1)  # two would wait for each other wherever one loses its core
     alone, own = _training_steps(args.seconds)
@@ -199,23 +220,33 @@ def _beside_training(split: Split, args: argparse.Namespace, report: Report) -> 
     for what, steps in (("step alone", alone), ("step beside the loader", beside)):
         report.add(what=what, value=1e3 * statistics.median(steps), unit="ms")
         report.add(what=f"{what}, 99 %", value=1e3 * float(np.quantile(steps, 0.99)), unit="ms")
-    waits = 100 * ((1 - busy) - (1 - own))
-    report.add(what="step's share spent waiting for lock or core", value=waits, unit="%")
+    for name, without, with_loader in zip(("lock", "core"), own, busy, strict=True):
+        value = 100 * (with_loader - without)
+        report.add(what=f"step's share spent waiting for a {name}", value=value, unit="%")
     report.add(what="loader beside the steps", value=rate, unit="videos per s")
 
 
-def _training_steps(seconds: float) -> tuple[list[float], float]:
-    """Seconds of each step, and the share of the time that this thread was running."""
+def _training_steps(seconds: float) -> tuple[list[float], tuple[float, float]]:
+    """Seconds of each step, and the shares of the time that this thread waited for the
+    interpreter lock and for a core."""
     torch.manual_seed(0)
     layers = [layer for _ in range(20) for layer in (torch.nn.Linear(64, 64), torch.nn.ReLU())]
     network = torch.nn.Sequential(*layers)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     data, steps = torch.randn(16, 64), []
-    end, ran, begun = time.perf_counter() + seconds, time.thread_time(), time.perf_counter()
-    while time.perf_counter() < end:
+    begun, (ran, queued) = time.perf_counter(), _scheduled()
+    while time.perf_counter() < begun + seconds:
         start = time.perf_counter()
         network(data).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         steps.append(time.perf_counter() - start)
-    return steps, (time.thread_time() - ran) / (time.perf_counter() - begun)
+    wall, (ran_now, queued_now) = time.perf_counter() - begun, _scheduled()
+    core = (queued_now - queued) / wall
+    return steps, (1 - (ran_now - ran) / wall - core, core)
+
+
+def _scheduled() -> tuple[float, float]:
+    """Seconds that this thread has run, and waited for a core, by the kernel's account."""
+    ran, queued, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    return int(ran) / 1e9, int(queued) / 1e9
