@@ -36,6 +36,7 @@ class Hand:
     offset: int = 0
     begun: int = -1
     heard: float = field(default_factory=time.monotonic)
+    hung: bool = False
     _buffer: bytes = b""
 
     def events(self) -> list[dict[str, Any]] | None:
@@ -92,6 +93,7 @@ class Pool:
         limit = SILENCE * self.crew.settings.cpu_seconds
         for key in list(self._selector.get_map().values()):
             if time.monotonic() - key.data.heard > limit:
+                key.data.hung = True
                 key.data.process.kill()  # its stream ends, and `_replace` takes over
 
     def _hear(self, hand: Hand, event: dict[str, Any], waiting: deque[TarPlan]) -> None:
@@ -169,17 +171,19 @@ class Pool:
             raise ShardError(f"a worker process ended outside any video: {last}")
         source = hand.plan.sources[hand.begun]
         basis = {"key": source.key, "source": source.name, "labels": list(source.all_labels)}
-        self._count(hand, basis | {"bytes_in": 0} | self._inquest(code))
+        self._count(hand, basis | {"bytes_in": 0} | self._inquest(hand, code))
         fresh = self._start(hand.plan)
         fresh.verdicts, fresh.offset = hand.verdicts, hand.offset
         self._give(fresh)
 
-    def _inquest(self, code: int) -> dict[str, Any]:
+    def _inquest(self, hand: Hand, code: int) -> dict[str, Any]:
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if -code in CRASHES:
             return {"status": "refused", "kind": "crash", "reason": f"crashed FFmpeg ({name})"}
         kind, reason = "worker", f"its worker process was ended by {name}"
-        if -code == signal.SIGXCPU:
-            limit = self.crew.settings.cpu_seconds
+        limit = self.crew.settings.cpu_seconds
+        if hand.hung:
+            kind, reason = "time", f"no sign of life for {SILENCE * limit} s"
+        elif -code == signal.SIGXCPU:
             kind, reason = "time", f"took more than {limit} s of CPU time"
         return {"status": "deferred", "kind": kind, "reason": f"{reason}: run again"}
