@@ -115,6 +115,18 @@ def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
         recipe("demo", f"--{key}", str(value))
 
 
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_names_its_batch_and_how_it_is_split(name: str) -> None:
+    config, text = recipe(name), (RECIPES / f"{name}.yaml").read_text()
+    [(videos, ways)] = re.findall(r"^# (\d+) videos a step: (.*)$", text, re.MULTILINE)
+    assert int(videos) == config.batch.videos
+    found = re.findall(r"(\d+) (?:GPU|process)(?:s|es)? x (\d+)(?: x (\d+) accumulated)?", ways)
+    assert len(found) >= 2
+    for processes, share, passes in found:
+        layout = plan_steps(config, int(processes), 10_000)
+        assert (layout.micro, layout.accumulation) == (int(share), int(passes or 1))
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
