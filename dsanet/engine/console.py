@@ -63,6 +63,7 @@ class Console:
         self.live: Live | None = None
         self.latest: dict[str, dict[str, Any]] = {}
         self.goal = self.done = 0
+        self.lines = True
         self.began = 0.0
 
     def __enter__(self) -> Console:
@@ -100,15 +101,15 @@ class Console:
             self.rich.print(text, markup=False)
         self._write(text)
 
-    def begin(self, videos: int) -> None:
-        """Start to count videos towards a goal."""
-        self.goal, self.done, self.began = videos, 0, time.monotonic()
+    def begin(self, videos: int, *, lines: bool = True) -> None:
+        """Start to count videos towards a goal, in the panel and perhaps in lines; 0 ends it."""
+        self.goal, self.done, self.began, self.lines = videos, 0, time.monotonic(), lines
 
     def tick(self, videos: int) -> None:
         """So many videos more; a line at every tenth of the way where there is no panel."""
         tenth = 10 * self.done // self.goal if self.goal else 0
         self.done = min(self.done + videos, self.goal)
-        if self.goal and self.live is None and 10 * self.done // self.goal > tenth:
+        if self.goal and self.lines and self.live is None and 10 * self.done // self.goal > tenth:
             self.say(self._count())
 
     def _count(self) -> str:
@@ -124,7 +125,7 @@ class Console:
     def _panel(self) -> Panel:
         table = Table.grid(padding=(0, 2))
         record = self.latest.get("train")
-        if self.goal:
+        if self.goal and record is None:
             table.add_row(self._count())
             table.add_row(ProgressBar(total=self.goal, completed=self.done, width=60))
             return Panel(table, title=self.title, expand=False)
@@ -133,6 +134,8 @@ class Console:
             return Panel(table, title=self.title)
         for name, value in _panel_rows(record, self.latest.get("val")):
             table.add_row(f"[dim]{name}[/dim]", value)
+        if self.goal:
+            table.add_row("[dim]validating[/dim]", self._count())
         bar = ProgressBar(total=record["epochs"], completed=record["epoch"], width=40)
         table.add_row("[dim]run[/dim]", bar)
         return Panel(table, title=self.title, expand=False)

@@ -60,6 +60,29 @@ def test_the_panel_of_a_terminal_shows_the_same() -> None:
         assert part in text
 
 
+def test_a_validation_is_counted_in_the_panel_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = Console()
+    plain.begin(10, lines=False)
+    plain.tick(10)
+    assert capsys.readouterr().out == ""
+    console = Console()
+    out = io.StringIO()
+    console.rich = RichConsole(file=out, force_terminal=True, width=120)
+    with console:
+        console.show(TRAIN)
+        console.begin(40, lines=False)
+        console.tick(10)
+        assert console.live is not None
+        console.live.refresh()
+        shown = out.getvalue()
+        assert "10 of 40 videos" in shown
+        assert "0.50 of 4" in shown  # the run is shown, too
+        out.truncate(0)
+        console.begin(0)
+        console.live.refresh()
+        assert "of 40 videos" not in out.getvalue()
+
+
 def test_evaluation_counts_towards_its_goal(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console()
     console.begin(100)
