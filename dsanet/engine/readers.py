@@ -41,13 +41,17 @@ def own_place(
     if kept is None or kept["samples"] != state["samples"]:
         why = "the checkpoint does not say where it stood"
     elif len(kept["states"]) != world.size:
-        why = f"its place was kept by {len(kept['states'])} processes, these are {world.size}"
+        # The order depends on their number, too.
+        why = (
+            f"its place was kept by {len(kept['states'])} processes, these are {world.size}, so "
+            "that some videos of this epoch come twice and some not at all"
+        )
     elif before != dali:
         why = f"its place was kept by DALI {before}, this is {dali}"
     else:
         say("reader: each process goes on where it stood")
         return bytes(kept["states"][world.rank].numpy())
-    say(f"WARNING: reader: {why}; it passes over what was seen of this epoch, which takes a while")
+    say(f"WARNING: reader: {why}; it passes over as many videos as were seen, which takes a while")
     return None
 
 
@@ -71,5 +75,8 @@ def open_epoch(
             raise
         except (RuntimeError, ValueError) as error:  # whatever DALI finds in it
             why = str(error).splitlines()[0]
-            say(f"WARNING: reader: DALI refuses its place ({why}); it passes over what was seen")
+            say(
+                f"WARNING: reader: DALI refuses its place ({why}); it passes over as many videos "
+                "as were seen"
+            )
     return loader.epoch(epoch, start)
