@@ -21,6 +21,7 @@ from dsanet.engine.distributed import World, roll_call
 from dsanet.engine.errors import EngineError, UsageError, require
 from dsanet.engine.journal import Journal
 from dsanet.engine.metrics import scores_of
+from dsanet.engine.preflight import check_indexes
 from dsanet.engine.record import versions
 from dsanet.engine.signals import Signals
 from dsanet.engine.trained import Trained, load_trained
@@ -134,8 +135,10 @@ def evaluate(
             console.say(f"{len(kept.ids)} of {len(split)} videos were scored before: going on")
     if (wanted < 0).all():
         return merged(world, [], kept)
-    if config.loader.reader == "frames":  # the other one streams what there is
+    if config.loader.reader == "frames":
         wanted = wanted[wanted >= 0]
+    else:  # it streams what there is, whatever is wanted
+        check_indexes(split)
     part = split.part(wanted) if len(wanted) < len(split) else split
     scorer = _scorer(config, trained, world, console)
     loader = _loader(config, trained, part, world)
