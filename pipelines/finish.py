@@ -43,7 +43,7 @@ class Buffers:
 
 
 class Finisher:
-    """Resizes and mirrors what a graph with `resize=False` has cut out."""
+    """Cuts (where the graph has not), resizes and mirrors what a graph with `resize=False` gives."""
 
     def __init__(self, spec: GraphSpec, frames: int, *, pinned: bool = False) -> None:
         self.spec, self.frames = spec, frames
@@ -52,20 +52,16 @@ class Finisher:
         self._workers = Workers(spec.threads, "loader-resize")
 
     def clips(self, outputs: tuple[Any, ...]) -> torch.Tensor:
-        """Crops, and the flips where the spec has them, as uint8 (V, C, F, size, size, 3)."""
-        crops = outputs[: self.spec.crops]
+        """The outputs of the graph as uint8 (V, C, F, size, size, 3)."""
+        crops = self._crops(outputs)
         flips = np.asarray(outputs[-1].as_tensor()) if self.spec.flip else None
         per_video = self.frames if self.spec.head == "image" else 1
-        videos, size = len(crops[0]) // per_video, self.spec.size
+        videos, size = len(outputs[0]) // per_video, self.spec.size
         clips = self._empty((videos, len(crops), self.frames, size, size, 3))
 
         def one(video: int, crop: int) -> None:
             first = video * per_video
-            views = [
-                torch.from_numpy(np.asarray(crops[crop][row]))
-                for row in range(first, first + per_video)
-            ]
-            frames = torch.stack(views) if self.spec.head == "image" else views[0]
+            frames = self._frames(*crops[crop], range(first, first + per_video))
             resize(frames, clips[video, crop])
             if flips is not None and flips[first]:
                 mirror(clips[video, crop])
@@ -73,6 +69,22 @@ class Finisher:
         jobs = [(video, crop) for video in range(videos) for crop in range(len(crops))]
         self._workers.map(one, *zip(*jobs, strict=True))
         return clips
+
+    def _crops(self, outputs: tuple[Any, ...]) -> list[tuple[Any, np.ndarray | None]]:
+        """For each crop DALI's list of frames, and where they are whole the window in each."""
+        if not self.spec.cut_later:
+            return [(output, None) for output in outputs[: self.spec.crops]]
+        given = [np.asarray(part.as_tensor()) for part in outputs[1 : 1 + 2 * self.spec.crops]]
+        windows = zip(given[::2], given[1::2], strict=True)
+        return [(outputs[0], np.hstack([low, low + shape])) for low, shape in windows]
+
+    def _frames(self, frames: Any, windows: np.ndarray | None, rows: range) -> torch.Tensor:
+        """One crop of one video: (F, h, w, 3)."""
+        views = [torch.from_numpy(np.asarray(frames[row])) for row in rows]
+        if windows is not None:
+            y0, x0, y1, x1 = windows[rows[0]].tolist()
+            views = [view[..., y0:y1, x0:x1, :] for view in views]
+        return torch.stack(views) if self.spec.head == "image" else views[0]
 
     def close(self) -> None:
         """End the threads."""

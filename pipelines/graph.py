@@ -8,8 +8,8 @@ of the frames wanted; `frames` takes what PyAV has decoded. A sample of the firs
 (H, W, 3), one of the others a sequence (F, H, W, 3).
 
 DALI's CPU resize costs three times as much as decoding the JPEG (0.5 against 0.17 ms for 224 x 224)
-and torch's uint8 kernel an eighth of it, so on a CPU flip and resize are left out of the graph and
-`finish.py` does them. The two differ by at most one level.
+and torch's uint8 kernel an eighth of it, so on a CPU the graph ends before it and `finish.py` cuts
+(but for ROI decoding), resizes and mirrors. The two differ by at most one level.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class GraphSpec:
     def mixed(self) -> bool:
         """Whether the decoder runs on the GPU."""
         return self.device_id is not None and self.gpu_decode
+
+    @property
+    def cut_later(self) -> bool:
+        """Whether whole frames leave the graph, and the crops are cut where they are resized."""
+        return not (self.resize or self.roi_decode or self.colour)
 
     def on_cpu(self) -> GraphSpec:
         """The same graph without a GPU."""
@@ -162,9 +167,12 @@ def _augmentation(spec: GraphSpec) -> dict[str, Any]:
 def results(
     frames: Any, windows: list[tuple[Any, Any]], given: dict[str, Any], spec: GraphSpec
 ) -> tuple[Any, ...]:
-    """The crops of decoded frames, and the flips where somebody else is to do them."""
-    crops = [_transformed(frames, window, given, spec) for window in windows]
-    return tuple(crops if spec.resize or not spec.flip else [*crops, given["flip"]])
+    """The crops of decoded frames; where they are not resized here, with what `finish.py` needs:
+    the flips, and for whole frames the windows instead of the crops."""
+    flips = [given["flip"]] if spec.flip and not spec.resize else []
+    if spec.cut_later:
+        return frames, *(part for window in windows for part in window), *flips
+    return *(_transformed(frames, window, given, spec) for window in windows), *flips
 
 
 def _transformed(
