@@ -110,6 +110,24 @@ def test_with_both_each_group_takes_one_of_them_by_even_chances() -> None:
     assert 160 < cuts < 240
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("config", [LossConfig(mixup=0.4), LossConfig(cutmix=1.0)])
+def test_mixing_on_a_gpu_is_that_of_the_cpu_and_waits_for_nothing(config: LossConfig) -> None:
+    clips, labels, logits = random_clips(4, 32, 32), torch.arange(4), torch.randn(4, 4)
+    expected, targets = mix(clips, labels, config, np.random.default_rng(1))
+    given = [x.cuda() for x in (clips, labels, logits)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        mixed, found = mix(given[0], given[1], config, np.random.default_rng(1))
+        loss, right = cross_entropy(given[2], found, 0.1), correct(given[2], found)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (mixed.cpu().int() - expected.int()).abs().max() <= 1  # of rounding a blend
+    torch.testing.assert_close(loss.cpu(), cross_entropy(logits, targets, 0.1))
+    assert right.item() == correct(logits, targets)
+
+
 def test_label_smoothing() -> None:
     logits, labels = torch.randn(3, 4), torch.tensor([1, 0, 3])
     target = torch.full((3, 4), 0.1 / 4)
