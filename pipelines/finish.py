@@ -43,7 +43,7 @@ class Buffers:
 
 
 class Finisher:
-    """Cuts (where the graph has not), resizes and mirrors what a graph with `resize=False` gives."""
+    """Cuts (where the graph has not), resizes and mirrors what a graph without a resize gives."""
 
     def __init__(self, spec: GraphSpec, frames: int, *, pinned: bool = False) -> None:
         self.spec, self.frames = spec, frames

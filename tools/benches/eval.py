@@ -47,6 +47,8 @@ def run(args: argparse.Namespace, report: Report) -> None:
     on_gpu = device.type == "cuda"
     batch, batches = args.batch or (8 if on_gpu else 1), args.batches or (10 if on_gpu else 4)
     size = args.size or (256 if on_gpu else 112)
+    if not on_gpu:  # half of the cores stand in for the GPU
+        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     scorer = build(args, device)
     with shard_set(args.data) as data:
         split = open_split(data, "val")
@@ -55,7 +57,10 @@ def run(args: argparse.Namespace, report: Report) -> None:
             split, SamplingConfig(), LoaderConfig(), batch_size=batch, clips=args.clips,
             crops=args.crops, crop_size=size, resize_short=size, device=str(device),
         )  # fmt: skip
-        report.add(case="setting", data=describe(data), batch=batch, size=size)
+        threads = torch.get_num_threads()
+        report.add(
+            case="setting", data=describe(data), batch=batch, size=size, network_threads=threads
+        )
         stream = iter(loader)
         first = next(stream)
         clips = first.clips.clone()
