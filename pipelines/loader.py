@@ -174,13 +174,11 @@ class TrainLoader(Loader):
             )
 
     def _repair_stream(self, loaded: Loaded, faults: dict[int, str]) -> None:
-        assert self._stream is not None
-        named = {}
-        for slot, reason in faults.items():
-            broken = int(loaded.plan.ids[slot])
-            named[slot] = f"{self.source.place(broken)}: {reason}"
-            self.quarantine.add(broken, named[slot], self._epoch)
-        self._stream.replace(loaded, named)
+        """The same rule as for the default reader; the stand-in takes over crop and flip."""
+        for slot in sorted(faults):
+            place = self.source.place(int(loaded.plan.ids[slot]))
+            found = self._failed(loaded, slot, f"{place}: {faults[slot]}")
+            loaded.encoded.put(slot, found)
 
     def _failed(self, loaded: Loaded, row: int, reason: str) -> Any:
         """Put another video in the place: chosen by the broken one's id alone, so that neither

@@ -164,9 +164,10 @@ class FrameSource:
         row = self.split.samples[sample]
         if wanted[0] < 0 or wanted[-1] >= row["num_frames"]:
             raise SampleError(f"{self.place(sample)}: frame {wanted[-1]} of {row['num_frames']}")
-        table = self.split.frames[int(row["first_frame"]) + wanted]
-        if len(table) != len(wanted):
+        rows = int(row["first_frame"]) + wanted
+        if rows[0] < 0 or rows[-1] >= len(self.split.frames):
             raise SampleError(f"{self.place(sample)}: the index lacks rows of the frame table")
+        table = self.split.frames[rows]
         if (table["offset"].astype(np.int64) + table["size"]).max() > row["size"]:
             raise SampleError(f"{self.place(sample)}: the frame table points outside the file")
         return table

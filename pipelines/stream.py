@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.containers import Container
 from pipelines.crops import AugmentConfig
 from pipelines.decode import DecodeError, Decoder, first_line
 from pipelines.errors import LoaderUsageError
@@ -32,7 +33,7 @@ from pipelines.stream_sampling import dali_math, eval_picks, train_picks
 
 DRAWS = 6  # box: y, x, scale, aspect, swap; flip
 # sizes: bytes of each frame of the image head; picks, gather: see `containers.Container`.
-OUTPUTS = ("encoded", "frames", "source", "label", "draws", "colours")
+OUTPUTS = ("encoded", "frames", "source", "draws", "colours")
 OF_HEAD = {"image": ("sizes",), "video": ("picks", "gather")}
 
 
@@ -104,11 +105,12 @@ def build_reader(
         checkpoint=state,
     )
     def graph() -> Any:
-        encoded, frames_npy, label = fn.readers.webdataset(
+        encoded, frames_npy = fn.readers.webdataset(
             paths=list(tars),
             index_paths=list(tars.values()),
-            ext=["mp4", "frames.npy", "cls"],
+            ext=["mp4", "frames.npy"],
             missing_component_behavior="error",
+            dont_use_mmap=True,  # a tar cut off while it is mapped would end the process
             shard_id=rank,
             num_shards=world,
             random_shuffle=train,
@@ -125,7 +127,7 @@ def build_reader(
         else:
             frames = eval_picks(table.count, spec.sampling, spec.clips)
         data, *more = _pruned(encoded, table, frames, spec)
-        return data, frames, source, label, x, _factors(spec.augment), *more
+        return data, frames, source, x, _factors(spec.augment), *more
 
     pipeline = graph()
     pipeline.build()
@@ -238,21 +240,42 @@ def _eval_windows(height: Any, width: Any, spec: StreamSpec) -> list[tuple[Any, 
 
 
 class StreamBatch:
-    """What graph A gave for one batch; `rows` says which of its samples stand in which slot."""
+    """What graph A gave for one batch; `rows` says which of its samples stand in which slot.
 
-    def __init__(self, outputs: dict[str, Any], rows: list[int]) -> None:
+    stand_ins: by row, what is decoded in place of a broken video.
+    """
+
+    def __init__(
+        self,
+        outputs: dict[str, Any],
+        rows: list[int],
+        stand_ins: dict[int, dict[str, np.ndarray]] | None = None,
+    ) -> None:
         self.outputs, self.rows = outputs, rows
+        self.stand_ins = {} if stand_ins is None else stand_ins
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def part(self, rows: Any) -> StreamBatch:
         """The slots at `rows`."""
-        return StreamBatch(self.outputs, [self.rows[row] for row in rows])
+        return StreamBatch(self.outputs, [self.rows[row] for row in rows], self.stand_ins)
+
+    def put(self, slot: int, found: Any) -> None:
+        """Give a slot other bytes, keeping its draws: JPEGs, or a Container."""
+        if isinstance(found, Container):
+            new = {"encoded": found.data, "picks": found.picks, "gather": found.gather}
+        else:
+            sizes = np.array([len(frame) for frame in found], np.int32)
+            new = {"encoded": np.concatenate(found), "sizes": sizes}
+        self.stand_ins[self.rows[slot]] = new
 
     def column(self, name: str) -> list[np.ndarray]:
         """One output of A, a view of it for each slot."""
-        return [np.asarray(self.outputs[name][row]) for row in self.rows]
+        return [
+            self.stand_ins.get(row, {}).get(name, np.asarray(self.outputs[name][row]))
+            for row in self.rows
+        ]
 
 
 class StreamDecoder(Decoder):

@@ -75,12 +75,11 @@ class Stream:
             ids = np.where(fresh, ids, -1)
             self._seen |= set(ids.tolist())
         rows = np.flatnonzero(ids >= 0).tolist()
-        labels = [int(bytes(np.asarray(item)).decode() or -1) for item in outputs["label"]]
         encoded = StreamBatch(outputs, list(range(len(ids)))).part(rows)
         faults = {slot: fault for slot, row in enumerate(rows)
                   if (fault := self._fault(int(ids[row]), outputs, row)) is not None}  # fmt: skip
         loaded = Loaded(
-            self._plan(ids, np.where(ids >= 0, labels, -1)),
+            self._plan(ids),
             rows,
             encoded if rows else None,
             state=self._pipeline.checkpoint(),
@@ -92,16 +91,17 @@ class Stream:
         data, frames = (np.asarray(outputs[name][row]) for name in ("encoded", "frames"))
         info = self.split.samples[sample]
         table = self.split.frames[int(info["first_frame"]) :][: int(info["num_frames"])]
-        if len(frames) and frames.max() >= len(table):
-            return f"frame {frames.max()} of {len(table)}"
-        if self.spec.graph.head == "image":
-            rows, size = table[frames], int(table["size"][frames].sum())
-            pieces = cut(data, rows["size"])
-        else:
-            kept = keep(self.split, sample, np.unique(frames))
-            frames, size = kept.held, kept.size
-            rows = table[frames]
-            pieces = kept.cut(data, rows)
+        try:
+            if self.spec.graph.head == "image":
+                rows = table[frames]
+                pieces, size = cut(data, rows["size"]), int(rows["size"].sum())
+            else:
+                kept = keep(self.split, sample, np.unique(frames))
+                frames, size = kept.held, kept.size
+                rows = table[frames]
+                pieces = kept.cut(data, rows)
+        except IndexError:
+            return "the index does not fit the video"
         if len(data) != size:
             return f"{len(data)} bytes where the index says {size}"
         for frame, piece, crc in zip(frames.tolist(), pieces, rows["crc32"].tolist(), strict=True):
@@ -113,19 +113,6 @@ class Stream:
                     return f"frame {frame}: {fault}"
         return None
 
-    def replace(self, loaded: Loaded, faults: dict[int, str]) -> None:
-        """Put the next good video of the same batch into the slots of refused ones."""
-        assert isinstance(loaded.encoded, StreamBatch)
-        slots, plan = len(loaded.encoded), loaded.plan
-        for slot in faults:
-            near = ((slot + step) % slots for step in range(1, slots))
-            other = next((s for s in near if s not in faults), None)
-            if other is None:
-                raise LoaderError(f"no video of a batch can be decoded: {faults[slot]}")
-            loaded.replaced.append((int(plan.ids[slot]), int(plan.ids[other]), faults[slot]))
-            loaded.encoded.rows[slot] = loaded.encoded.rows[other]
-            plan.ids[slot], plan.labels[slot] = plan.ids[other], plan.labels[other]
-
     def _id(self, source: bytes) -> int:
         """Sample id from "path:offset:name"."""
         path, offset, _ = source.decode().rsplit(":", 2)
@@ -135,7 +122,15 @@ class Stream:
             raise LoaderError(f"{path}: no sample at byte {offset} by the index: reindex the set")
         return found
 
-    def _plan(self, ids: np.ndarray, labels: np.ndarray) -> BatchPlan:
-        """The parts of a plan that are known outside the graph."""
-        empty = np.zeros((len(ids), 0))
-        return BatchPlan(ids, labels, empty, empty, empty, empty, empty)
+    def _plan(self, ids: np.ndarray) -> BatchPlan:
+        """A plan as far as it is known outside the graph: ids and labels."""
+        labels, count = self.split.samples["label"][np.maximum(ids, 0)], len(ids)
+        return BatchPlan(
+            ids=ids,
+            labels=np.where(ids >= 0, labels.astype(np.int64), -1),
+            frames=np.zeros((count, self.spec.frames), np.int64),
+            boxes=np.zeros((count, self.spec.graph.crops, 4), np.float32),
+            flips=np.zeros(count, bool),
+            colours=np.zeros((count, 4), np.float32),
+            repeats=np.zeros(count, np.int64),
+        )

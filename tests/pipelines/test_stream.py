@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipelines import (
     SamplingConfig,
     TrainLoader,
 )
+from pipelines.plan import replacement
 from shards import Split, open_split
 from tests.pipelines import loaders
 from tests.pipelines.damage import Hurt, bad_huffman_table, overwrite, zeroed
@@ -248,11 +250,15 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(("codec", "decode", "hurt", "fix_crc"), DAMAGE)
-def test_broken_videos_are_replaced_in_training(split_of, tmp_path, codec, decode, hurt, fix_crc):
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_broken_videos_are_replaced_in_training(
+    split_of, tmp_path, codec, decode, hurt, fix_crc, batch_size
+):
     split, bad = split_of(codec), [2, 7]
     broken = damaged(split, tmp_path / "set", bad, hurt, fix_crc)
     config = replace(STREAM, decode=decode)
-    sound, loader = train(split, config, batch_size=4), train(broken, config, batch_size=4)
+    sound = train(split, config, batch_size=batch_size)
+    loader = train(broken, config, batch_size=batch_size)
     seen = set()
     for before, after in zip(sound.epoch(0), loader.epoch(0), strict=True):
         gone = {video: (other, reason) for video, other, reason in after.replaced}
@@ -265,8 +271,10 @@ def test_broken_videos_are_replaced_in_training(split_of, tmp_path, codec, decod
             seen.add(video)
             assert split.key(video) in reason
             assert ("CRC32" in reason) == (not fix_crc)
-            assert other not in bad
+            chain = [replacement(video, attempt, len(split)) for attempt in range(20)]
+            assert other == next(sample for sample in chain if sample not in bad)
             assert after.ids[row] == other
+            assert after.clips[row].any()
             assert after.labels[row] == split.samples["label"][other]
     assert seen
     for one in (sound, loader):
@@ -283,4 +291,19 @@ def test_broken_videos_are_listed_in_evaluation(split_of, tmp_path, codec, decod
     valid = [int(i) for batch in loader for i in batch.ids[batch.valid]]
     assert sorted(valid) == [0, 1, 3, 4, 5, 6, 8]
     assert sorted(video for video, _ in loader.missing) == [2, 7]
+    loader.close()
+
+
+def test_a_tar_that_is_cut_off_while_it_is_read(split_of, tmp_path):
+    """Mapped into memory it would end the process."""
+    shutil.copytree(split_of("mjpeg").root, tmp_path / "set")
+    split = open_split(tmp_path / "set", "train")
+    loader = train(split, batch_size=1)
+    batches = loader.epoch(0)
+    next(batches)
+    for tar in split.tars:
+        os.truncate(tar, 3000)
+    rest = (batch for number in range(1, 4) for batch in loader.epoch(number))
+    with pytest.raises(LoaderError, match=r"loader\.reader frames"):
+        list(rest)
     loader.close()
