@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -16,6 +18,7 @@ from pipelines.activity import Activity
 from pipelines.config import LoaderConfig
 from pipelines.containers import ContainerSource, pyav_frames
 from pipelines.decode import Decoder, EncodedBatch
+from pipelines.errors import LoaderError
 from pipelines.feeder import Feeder, Loaded
 from pipelines.graph import GraphSpec
 from pipelines.places import is_network
@@ -44,6 +47,7 @@ class Loader(ABC):
         self._decoder: Decoder | None = None
         self._feeder: Feeder | None = None
         self._held: deque[tuple[Any, Any]] = deque()
+        self._owner = os.getpid()
         # Also runs when the interpreter ends, while DALI's threads can still be stopped in order.
         self._finalizer = weakref.finalize(self, Loader._shut, self.__dict__)
 
@@ -54,6 +58,9 @@ class Loader(ABC):
     @staticmethod
     def _shut(parts: dict[str, Any]) -> None:
         feeder, decoder = parts["_feeder"], parts["_decoder"]
+        if parts["_owner"] != os.getpid():
+            # A fork has none of the threads that ending these would wait for.
+            return _leave_alone(feeder, decoder, parts["_stream"])
         free = feeder is None or feeder.close()
         if decoder is not None and free:
             decoder.close()
@@ -62,6 +69,10 @@ class Loader(ABC):
 
     def _run(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[Loaded, float]]:
         """Decoded batches of these plans, with the seconds that the consumer stood still."""
+        if not self._finalizer.alive:
+            raise LoaderError("this loader has been closed: make a new one")
+        if self._owner != os.getpid():
+            raise LoaderError("this process is a fork of the one that loads: make a loader here")
         self._end_run()
         if self._decoder is None:
             self._decoder = self._make_decoder()
@@ -183,6 +194,12 @@ class Loader(ABC):
         # the event recorded after it guards the outputs before it.
         while len(self._held) > 2 and self._held[1][0].query():
             self._held.popleft()
+
+
+def _leave_alone(*parts: Any) -> None:
+    """Let Python never free these objects."""
+    for part in parts:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
 
 
 def _gap_kb(split: Split, config: LoaderConfig) -> int:

@@ -9,6 +9,7 @@ timeout, so no signal is held up and no thread here can be ended by one.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -63,7 +64,7 @@ class Feeder:
         self._done: queue.Queue[Any] = queue.Queue(prefetch)
         self._stop = threading.Event()
         self._pending: deque[Loaded] = deque()
-        self._plans = plans
+        self._plans, self._owner = plans, os.getpid()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for target, name in ((self._reading, "loader-source"), (self._decoding, "loader-dali"))
@@ -74,7 +75,14 @@ class Feeder:
     def get(self, watchdog: float, hang: float) -> Loaded | None:
         """The next batch, None at the end; says where the threads stand while it waits long."""
         start, said = time.monotonic(), 0.0
+        if self._owner != os.getpid():
+            raise LoaderError("this process is a fork of the one that loads: make a loader here")
         while True:
+            if self._stop.is_set():
+                raise LoaderError(
+                    "this epoch was ended: another one of the same loader was begun, or the loader "
+                    "was closed"
+                )
             try:
                 item = self._done.get(timeout=min(TICK * 5, watchdog))
                 break
