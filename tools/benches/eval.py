@@ -13,7 +13,7 @@ import dsanet
 from benches.common import Report
 from benches.shardset import describe, lengthen, shard_set
 from dsanet.engine import execution
-from dsanet.engine.distributed import pick_device
+from dsanet.engine.distributed import use_device
 from dsanet.engine.views import Scorer
 from pipelines import EvalLoader, LoaderConfig, SamplingConfig
 from shards import open_split
@@ -43,7 +43,7 @@ def build(args: argparse.Namespace, device: torch.device) -> Scorer:
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    device = pick_device("auto", 0)
+    device = use_device("auto")
     on_gpu = device.type == "cuda"
     batch, batches = args.batch or (8 if on_gpu else 1), args.batches or (10 if on_gpu else 4)
     size = args.size or (256 if on_gpu else 112)
