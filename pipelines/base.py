@@ -48,6 +48,7 @@ class Loader(ABC):
         self._feeder: Feeder | None = None
         self._held: deque[tuple[Any, Any]] = deque()
         self._owner = os.getpid()
+        LIVE.add(self)
         # Also runs when the interpreter ends, while DALI's threads can still be stopped in order.
         self._finalizer = weakref.finalize(self, Loader._shut, self.__dict__)
 
@@ -59,8 +60,7 @@ class Loader(ABC):
     def _shut(parts: dict[str, Any]) -> None:
         feeder, decoder = parts["_feeder"], parts["_decoder"]
         if parts["_owner"] != os.getpid():
-            # A fork has none of the threads that ending these would wait for.
-            return _leave_alone(feeder, decoder, parts["_stream"])
+            return  # see _in_a_fork
         free = feeder is None or feeder.close()
         if decoder is not None and free:
             decoder.close()
@@ -196,10 +196,19 @@ class Loader(ABC):
             self._held.popleft()
 
 
-def _leave_alone(*parts: Any) -> None:
-    """Let Python never free these objects."""
-    for part in parts:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
+def _in_a_fork() -> None:
+    """Let a forked child never free DALI's graphs: it has none of the threads they would wait for,
+    so that DALI would hang or crash when the child ends."""
+    for loader in list(LIVE):
+        for holder in (loader._decoder, loader._stream):
+            pipeline = getattr(holder, "pipeline", None)
+            if pipeline is not None and pipeline._pipe is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))
+                pipeline._pipe = None
+
+
+LIVE: weakref.WeakSet[Loader] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_in_a_fork)
 
 
 def _gap_kb(split: Split, config: LoaderConfig) -> int:

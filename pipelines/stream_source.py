@@ -33,7 +33,7 @@ class Stream:
         self._tars = {str(path): number for number, path in enumerate(split.tars)}
         samples = split.samples
         self._places = (samples["tar"].astype(np.int64) << 44) + samples["offset"]
-        self._pipeline: Any = None
+        self.pipeline: Any = None
         self._seen: set[int] = set()
         self._headers = JpegHeaders()
 
@@ -49,19 +49,19 @@ class Stream:
         # Staged tars leave their index behind.
         home = self.split.root / self.split.name
         indexed = {tar: str(home / f"{Path(tar).stem}.idx") for tar in tars}
-        self._pipeline = build_reader(
+        self.pipeline = build_reader(
             self.spec, indexed, seed=int(keys[-1] >> np.uint64(33)),
             rank=self.rank, world=self.world, state=state,
         )  # fmt: skip
         self._seen.clear()
         for _ in range(0 if state else skip):
-            run_reader(self._pipeline, self.spec)
+            run_reader(self.pipeline, self.spec)
         return iter(range(skip, batches))
 
     def load(self) -> tuple[Loaded, dict[int, str]]:
         """The next batch of the epoch, and what is wrong with its videos by slot."""
         try:
-            outputs = run_reader(self._pipeline, self.spec)
+            outputs = run_reader(self.pipeline, self.spec)
         except DecodeError as error:
             raise LoaderError(
                 f"{self.split.root}: {error} (loader.reader webdataset cannot leave a video out; "
@@ -82,7 +82,7 @@ class Stream:
             self._plan(ids),
             rows,
             encoded if rows else None,
-            state=self._pipeline.checkpoint(),
+            state=self.pipeline.checkpoint(),
         )
         return loaded, faults
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -158,6 +159,122 @@ def test_a_process_that_ends_amid_an_epoch_ends(split):
     assert not done.stderr
 
 
+FORK = """
+    import os, sys
+    from pipelines import *
+    from shards import open_split
+    loader = TrainLoader(open_split({root!r}, "train"), SamplingConfig(),
+                         AugmentConfig(size=32, short_sides=(64, 80)),
+                         LoaderConfig(threads=2, reader={reader!r}), seed=5, batch_size=4)
+    batches = loader.epoch(0)
+    next(batches)
+    child = os.fork()
+    if child == 0:
+        for attempt in (lambda: next(batches), lambda: next(loader.epoch(1))):
+            try:
+                attempt()
+            except LoaderError as error:
+                print(error)
+        sys.stdout.flush()
+        sys.exit(3)  # the ordinary way out, with all that Python and DALI do then
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(list(batches)))
+    loader.close()
+"""
+
+
+@pytest.mark.parametrize("reader", ["frames", "webdataset"])
+def test_a_fork_is_told_so_and_ends(split, reader):
+    script = textwrap.dedent(FORK).format(root=str(split.root), reader=reader)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=60, capture_output=True, text=True,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert ["fork" in line for line in lines] == [True, True, False]
+    assert lines[-1] == "3 5"
+
+
+@pytest.mark.parametrize("reader", ["frames", "webdataset"])
+def test_an_epoch_that_was_ended_says_so_at_once(split, reader):
+    loader = train(split, config=LoaderConfig(threads=1, reader=reader))
+    old = loader.epoch(0)
+    next(old)
+    new = loader.epoch(1)
+    next(new)
+    began = time.monotonic()
+    with pytest.raises(LoaderError, match="epoch was ended"):
+        next(old)
+    assert len(list(new)) == 5
+    last = loader.epoch(2)
+    next(last)
+    loader.close()
+    with pytest.raises(LoaderError, match="was closed"):
+        next(last)
+    with pytest.raises(LoaderError, match="has been closed"):
+        next(loader.epoch(3))
+    assert time.monotonic() - began < 15
+
+
+def test_a_consumer_stuck_in_another_thread_is_freed_by_close(split, monkeypatch):
+    reading, let_go = threading.Event(), threading.Event()
+    real = FrameSource.pread
+
+    def hanging(self, path, offset, size):
+        reading.set()
+        let_go.wait(20)
+        return real(self, path, offset, size)
+
+    monkeypatch.setattr(FrameSource, "pread", hanging)
+    loader = train(split)
+    said: list[BaseException] = []
+
+    def consume() -> None:
+        try:
+            next(loader.epoch(0))
+        except LoaderError as error:
+            said.append(error)
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    assert reading.wait(10)
+    while loader._feeder is None:
+        time.sleep(0.01)
+    threading.Timer(0.3, let_go.set).start()
+    loader.close()
+    consumer.join(10)
+    assert not consumer.is_alive()
+    assert "ended" in str(said[0])
+
+
+def test_loaders_that_nobody_closed_leave_no_threads(split):
+    def names() -> list[str]:
+        return [t.name for t in threading.enumerate() if t.name.startswith("loader-")]
+
+    before = len(names())
+    for reader in ("frames", "webdataset"):
+        loader = train(split, config=LoaderConfig(threads=1, reader=reader))
+        batches = loader.epoch(0)
+        next(batches)
+        del loader, batches
+        gc.collect()
+    deadline = time.monotonic() + 5
+    while len(names()) > before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(names()) <= before
+
+
+def test_two_loaders_at_once(split):
+    one, other = train(split), train(split, config=LoaderConfig(threads=1, reader="webdataset"))
+    alone = train(split)
+    expected = [batch.clips for batch in alone.epoch(0)]
+    for clips, mine, theirs in zip(expected, one.epoch(0), other.epoch(0), strict=True):
+        assert (mine.clips == clips).all()
+        assert theirs.clips.any()
+    for loader in (one, other, alone):
+        loader.close()
+
+
 def test_threads_and_files_are_given_back(split):
     def count() -> tuple[int, int]:
         return threading.active_count(), len(os.listdir("/proc/self/fd"))
@@ -204,8 +321,19 @@ def test_closing_a_blocked_loader_in_mid_read_waits_for_the_read(split, monkeypa
     next(loader.epoch(0))
     monkeypatch.setattr(FrameSource, "pread", slow)
     batches = loader.epoch(1)
-    threading.Thread(target=lambda: next(batches), daemon=True).start()
+    said: list[BaseException] = []
+
+    def consume() -> None:
+        try:
+            next(batches)
+        except LoaderError as error:
+            said.append(error)
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
     assert reading.wait(10)
     loader.close()
+    consumer.join(10)
+    assert "ended" in str(said[0])
     assert not [thread for thread in threading.enumerate() if thread.name == "loader-ahead"]
     assert not loader.source._files._open

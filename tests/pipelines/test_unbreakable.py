@@ -147,6 +147,36 @@ def test_a_wrong_table(split, copy, tmp_path):
     assert all("points outside" in reason for reason in reasons)
 
 
+def test_rows_that_the_frame_table_lacks(split, copy, tmp_path):
+    """Arrays of different origin: told as a fault of the videos, not by a traceback."""
+    path = copy / "train" / "samples.npy"
+    samples = np.load(path)
+    samples["first_frame"][longest(split)] = len(split.frames) - 3
+    np.save(path, samples)
+    reasons = check_replaced(split, open_split(copy, "train"), {longest(split)}, tmp_path)
+    assert all("lacks rows" in reason for reason in reasons)
+
+
+def test_a_tar_that_is_replaced_while_it_is_open(split, copy, tmp_path):
+    """The open file goes on being read; a loader made later finds the change by its checksums."""
+    damaged = open_split(copy, "train")
+    one, other = train(split), train(damaged)
+    next(other.epoch(0))
+    path = damaged.tars[0]
+    size = path.stat().st_size
+    path.unlink()
+    path.write_bytes(np.random.default_rng(0).bytes(size))
+    for before, after in zip(one.epoch(0), other.epoch(0), strict=True):
+        gone = [video for video, _, _ in after.replaced]
+        for row, video in enumerate(before.ids.tolist()):
+            assert video in gone or (after.clips[row] == before.clips[row]).all()
+    for loader in (one, other):
+        loader.close()
+    bad = set(np.flatnonzero(damaged.samples["tar"] == 0).tolist())
+    reasons = check_replaced(split, damaged, bad, tmp_path)
+    assert all("CRC32" in reason for reason in reasons)
+
+
 @pytest.mark.parametrize(
     ("hurt", "fix_crc"), [(zeroed, False), (zeroed, True), (bad_huffman_table, True)]
 )
