@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.containers import keep
-from pipelines.decode import DecodeError
+from pipelines.decode import DecodeError, first_line
 from pipelines.errors import LoaderError
 from pipelines.feeder import Loaded
 from pipelines.jpeg import JpegHeaders
@@ -49,10 +49,17 @@ class Stream:
         # Staged tars leave their index behind.
         home = self.split.root / self.split.name
         indexed = {tar: str(home / f"{Path(tar).stem}.idx") for tar in tars}
-        self.pipeline = build_reader(
-            self.spec, indexed, seed=int(keys[-1] >> np.uint64(33)),
-            rank=self.rank, world=self.world, state=state,
-        )  # fmt: skip
+        try:
+            self.pipeline = build_reader(
+                self.spec, indexed, seed=int(keys[-1] >> np.uint64(33)),
+                rank=self.rank, world=self.world, state=state,
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise LoaderError(
+                f"{home}: DALI's reader cannot open it: {first_line(str(error))} (a lost .idx is "
+                "made again by tools/shard.py reindex; a lost tar can do without with "
+                "loader.reader frames)"
+            ) from None
         self._seen.clear()
         for _ in range(0 if state else skip):
             run_reader(self.pipeline, self.spec)

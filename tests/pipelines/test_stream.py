@@ -307,3 +307,16 @@ def test_a_tar_that_is_cut_off_while_it_is_read(split_of, tmp_path):
     with pytest.raises(LoaderError, match=r"loader\.reader frames"):
         list(rest)
     loader.close()
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".idx"])
+def test_a_lost_file_is_told_in_one_line(split_of, tmp_path, suffix):
+    shutil.copytree(split_of("mjpeg").root, tmp_path / "set")
+    split = open_split(tmp_path / "set", "train")
+    lost = split.tars[1].with_suffix(suffix)
+    lost.unlink()
+    loader = train(split)
+    with pytest.raises(LoaderError, match=lost.name) as caught:
+        list(loader.epoch(0))
+    assert "\n" not in str(caught.value)
+    loader.close()
