@@ -84,6 +84,7 @@ class Loader(ABC):
             self.activity,
             prefetch=self.config.prefetch,
         )
+        feeder.start()
         try:
             while True:
                 start = time.perf_counter()

@@ -69,6 +69,9 @@ class Feeder:
             threading.Thread(target=target, name=name, daemon=True)
             for target, name in ((self._reading, "loader-source"), (self._decoding, "loader-dali"))
         ]
+
+    def start(self) -> None:
+        """Start both threads; the feeder is in its owner's hands by then, who can close it."""
         for thread in self._threads:
             thread.start()
 
@@ -101,7 +104,7 @@ class Feeder:
         """Stop both threads; False where one is stuck and has been left behind."""
         self._stop.set()
         deadline = time.monotonic() + patience
-        for thread in self._threads:
+        for thread in [thread for thread in self._threads if thread.ident is not None]:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
