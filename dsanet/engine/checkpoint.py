@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -220,6 +221,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise DamagedError(f"checkpoint {path} is damaged: its content does not match its name")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch would advise to open it all the same
+        raise DamagedError(
+            f"checkpoint {path} cannot be read: it is no file of torch.save, or holds more than "
+            "tensors and plain values; give a run folder, or one of its .pt files"
+        ) from error
     except Exception as error:  # torch raises whatever the broken byte leads to
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedError(f"checkpoint {path} cannot be read: {reason}") from error

@@ -268,6 +268,7 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainConfig:
     parser = ArgumentParser(
         prog="train.py",
         exit_on_error=False,
+        allow_abbrev=False,
         description="Train a network on a shard set; run it again to continue.",
     )
     parser.add_argument("--config", action="config", help="YAML file; several are merged in order")

@@ -52,8 +52,8 @@ def check_same_run(old: dict[str, Any], wanted: TrainConfig) -> None:
         if before == now:
             continue
         if isinstance(before, dict):
-            part = next(k for k in now if before.get(k) != now[k])
-            key, before, now = f"{key}.{part}", before.get(part), now[part]
+            part = next(k for k in [*now, *before] if before.get(k) != now.get(k))
+            key, before, now = f"{key}.{part}", before.get(part), now.get(part)
         raise UsageError(
             f"{wanted.out} was begun with {key} = {before}, now it is {now}: continue it as it "
             "was, or give another --out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -118,17 +119,25 @@ def pick_device(wanted: str, local_rank: int) -> torch.device:
     """The device of this process, chosen among what it can see.
 
     With one visible GPU (`--gpus-per-task=1`) every local rank takes it; with several, its own.
+
+    Raises:
+        UsageError: when there is no such device.
     """
+    named = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", wanted)
+    if named is None:
+        raise UsageError(f"device {wanted!r}: must be auto, cpu, cuda, or one GPU, such as cuda:0")
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UsageError(
-            f"--device {wanted}: this torch {torch.__version__} sees no GPU; install a CUDA build "
-            "of torch and a driver for it, or take --device cpu"
+            f"device {wanted}: this torch {torch.__version__} sees no GPU; install a CUDA build "
+            "of torch and a driver for it, or take cpu"
         )
-    if wanted not in ("auto", "cuda"):
-        return torch.device(wanted)
     visible = torch.cuda.device_count()
+    if named[1]:
+        if int(named[1]) >= visible:
+            raise UsageError(f"device {wanted}: {visible} visible, the last is cuda:{visible - 1}")
+        return torch.device(wanted)
     if visible > 1 and local_rank >= visible:
         raise UsageError(
             f"{socket.gethostname()}: task {local_rank} of this node has no GPU, {visible} are "

@@ -84,7 +84,10 @@ def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
         UsageError: with one line that names the key.
     """
     parser = ArgumentParser(
-        prog="eval.py", exit_on_error=False, description="Evaluate a run on a split."
+        prog="eval.py",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Evaluate a run on a split.",
     )
     return parse_dataclass(parser, EvalConfig, sys.argv[1:] if argv is None else argv)
 

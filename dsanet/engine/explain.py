@@ -53,8 +53,12 @@ def _wrong_value(key: str, complaint: str) -> str:
 
 def _wanted(complaint: str) -> str:
     found = []
-    for choices, kind in re.findall(
-        r"Expected a (?:typing\.Literal\[(.*?)\]|<class '(\w+)'>)", complaint
+    for choices, kind, length in re.findall(
+        r"Expected a (?:typing\.Literal\[(.*?)\]|<class '(\w+)'>|tuple with (\d+) elements)",
+        complaint,
     ):
-        found.append("one of " + choices.replace("'", "") if choices else KINDS.get(kind, kind))
+        if length:
+            found.append(f"a list of {length}")
+        else:
+            found.append("one of " + choices.replace("'", "") if choices else KINDS.get(kind, kind))
     return " or ".join(found)

@@ -42,7 +42,8 @@ def find_address() -> tuple[str, int]:
                 "srun, as slurm/k400.sh does"
             )
         env["MASTER_ADDR"] = "127.0.0.1"
-    port = env.setdefault("MASTER_PORT", str(10000 + int(env.get("SLURM_JOB_ID", 19500)) % 50000))
+    # As slurm/common.sh: two jobs of a node do not collide, nor with the ports of clients.
+    port = env.setdefault("MASTER_PORT", str(10000 + int(env.get("SLURM_JOB_ID", 19500)) % 20000))
     if not (port.isdecimal() and 0 < int(port) < 2**16):
         raise UsageError(f"MASTER_PORT is {port!r}: export a number from 1 to 65535")
     return env["MASTER_ADDR"], int(port)

@@ -144,6 +144,9 @@ def test_a_recipe_names_its_batch_and_how_it_is_split(name: str) -> None:
         (["--momentun", "1"], "unrecognized arguments: --momentun 1; did you mean optim.momentum?"),
         (["--gpus", "1"], "unrecognized arguments: --gpus 1; --help lists all keys"),
         (["--optim.lr"], "argument --optim.lr: expected one argument"),
+        (["--see", "8"], "unrecognized arguments: --see 8; did you mean seed?"),
+        (["--network.blocks", "[1, 2]"], "--network.blocks [1, 2]: must be a list of 4 or null"),
+        (["--augment.scale", "[1]"], "--augment.scale [1]: must be a list of 2"),
     ],
 )
 def test_a_mistake_is_told_in_the_words_of_who_typed_it(words: list[str], told: str) -> None:

@@ -113,10 +113,20 @@ def test_the_device_is_chosen_by_what_is_visible(
 def test_the_device_chosen_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
     current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert use_device("cuda:3") == torch.device("cuda", 3)
     assert current == [torch.device("cuda", 3)]
     assert use_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cuda:", "cuda:4", "GPU 0"])
+def test_a_device_that_is_none_is_refused(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+        with pytest.raises(UsageError, match=f"device '?{wanted}'?: "):
+            pick_device(wanted, 0)
 
 
 def test_more_tasks_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,8 @@ def test_where_the_processes_meet(bare: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="MASTER_ADDR is not set"):
         find_address()
     setenv(bare, SLURM_STEP_NUM_NODES=1, SLURM_JOB_ID=60001)
-    assert find_address() == ("127.0.0.1", 20001)
-    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("127.0.0.1", "20001")
+    assert find_address() == ("127.0.0.1", 10001)
+    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("127.0.0.1", "10001")
     setenv(bare, MASTER_PORT="ftp")
     with pytest.raises(UsageError, match="MASTER_PORT is 'ftp'"):
         find_address()
