@@ -93,11 +93,6 @@ def random_boxes(
     return _placed(height, width, side, side, np.full_like(draws, 0.5), centred=True)
 
 
-def centre_box(height: int, width: int, size: int, short_side: int) -> np.ndarray:
-    """The validation box (1, 4): short side to `short_side`, then a centred size x size crop."""
-    return eval_boxes(height, width, 1, size, short_side)
-
-
 def eval_boxes(height: int, width: int, crops: int, size: int, short_side: int) -> np.ndarray:
     """Boxes (C, 4) along the long side: C = 1 the centre; C = 3 its start, middle and end."""
     if crops not in (1, 3):

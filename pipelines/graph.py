@@ -15,7 +15,7 @@ and torch's uint8 kernel an eighth of it, so on a CPU the graph ends before it a
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,6 @@ class GraphSpec:
     def cut_later(self) -> bool:
         """Whether whole frames leave the graph, and the crops are cut where they are resized."""
         return not (self.resize or self.roi_decode or self.colour)
-
-    def on_cpu(self) -> GraphSpec:
-        """The same graph without a GPU."""
-        return replace(self, device_id=None)
 
 
 @dataclass

@@ -67,10 +67,11 @@ class OrderConfig:
     def __post_init__(self) -> None:
         if self.kind not in ORDERS:
             raise LoaderUsageError(
-                f"loader.order is {self.kind!r}: choose one of {', '.join(ORDERS)}"
+                f"loader.order.kind is {self.kind!r}: choose one of {', '.join(ORDERS)}"
             )
-        if self.block < 0 or self.window < 1:
-            raise LoaderUsageError("loader.block: give 0 or more; loader.window: 1 or more")
+        for name, least in (("block", 0), ("window", 1)):
+            if (value := getattr(self, name)) < least:
+                raise LoaderUsageError(f"loader.order.{name} is {value}: give {least} or more")
         if self.shares < 1 or LANES % self.shares:
             raise LoaderUsageError(
                 f"loader.order.shares is {self.shares}: give a divisor of {LANES}, such as 64, 192 "

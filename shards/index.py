@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +111,3 @@ def open_split(root: str | Path, name: str) -> Split:
     """Open `root`/`name`. Raises ShardError that names what is missing and the remedy."""
     root = Path(root)
     return Split(root, name, read_manifest(root / name))
-
-
-def iterate_verdicts(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every source's verdict of a finished split."""
-    with open(folder / "sources.jsonl") as file:
-        for line in file:
-            yield json.loads(line)

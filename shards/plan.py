@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from shards.errors import ShardError, ShardUsageError
 from shards.settings import ShardSettings, Source
@@ -110,9 +109,3 @@ def check_split(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
         raise ShardUsageError(f"split {name!r}: use letters, digits, - and _")
     return name
-
-
-def check_roots(sources: Sequence[Source], root: Path) -> None:
-    """Raises ShardError if the folder of videos is not there."""
-    if not root.is_dir():
-        raise ShardError(f"the folder of videos {root} does not exist: mount it, or give --videos")

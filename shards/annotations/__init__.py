@@ -9,6 +9,7 @@ from shards.annotations.activitynet import read_activitynet
 from shards.annotations.kinetics import read_kinetics, read_mini_kinetics
 from shards.annotations.plain import Listing, read_classes, read_csv, read_folder
 from shards.annotations.something import read_something
+from shards.errors import ShardUsageError
 
 __all__ = ["DATASETS", "Listing", "read_classes", "read_list"]
 
@@ -37,4 +38,8 @@ def read_list(
     """
     if dataset == "activitynet":
         return read_activitynet(videos, path, classes, split=split, segments=segments)
+    if segments != "whole":
+        raise ShardUsageError(
+            f"--segments {segments}: the lists of {dataset} know no segments, only activitynet's do"
+        )
     return PLAIN[dataset](videos, path, classes)

@@ -224,7 +224,7 @@ def test_a_replacement_depends_on_the_id_alone():
 
 
 def test_bad_orders_are_refused():
-    with pytest.raises(LoaderUsageError, match=r"loader\.order"):
+    with pytest.raises(LoaderUsageError, match=r"loader\.order\.kind"):
         OrderConfig("sorted")
-    with pytest.raises(LoaderUsageError, match=r"loader\.window"):
+    with pytest.raises(LoaderUsageError, match=r"loader\.order\.window is 0"):
         OrderConfig(window=0)

@@ -270,3 +270,8 @@ def test_classes_are_named_once(tmp_path):
     path.write_text("a\nb\na\n")
     with pytest.raises(ShardError, match="twice"):
         read_classes(path)
+
+
+def test_segments_of_a_list_that_has_none_are_refused(tmp_path):
+    with pytest.raises(ShardUsageError, match="only activitynet"):
+        read_list("folder", tmp_path, tmp_path / "list.txt", segments="labelled")
