@@ -134,18 +134,18 @@ def evaluate(
     if journal is not None:
         kept = journal.begin(_settings(config, trained, split, world), console.say)
         wanted[kept.ids] = -1
-        if len(kept.ids):
-            console.say(f"{len(kept.ids)} of {len(split)} videos were scored before: going on")
+    if kept and len(kept.ids):
+        console.say(f"{len(kept.ids)} of {len(split)} videos were scored before: going on")
     if (wanted < 0).all():
         return merged(world, [], kept)
     if config.loader.reader == "frames":
         wanted = wanted[wanted >= 0]
+        split = split.part(wanted)
     else:  # it streams what there is, whatever is wanted
         check_indexes(split)
-    part = split.part(wanted) if len(wanted) < len(split) else split
     scorer = _scorer(config, trained, world, console)
-    loader = _loader(config, trained, part, world)
-    console.begin(len(part))
+    loader = _loader(config, trained, split, world)
+    console.begin(len(split))
     rows = []
     try:
         for row in score_batches(scorer, loader, world, console, wanted):

@@ -7,21 +7,24 @@ short or spoilt is not read, and its video is scored again.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dsanet.engine.checkpoint import naming, write_atomic
+from dsanet.engine.checkpoint import write_atomic
 from dsanet.engine.distributed import World
+from dsanet.engine.errors import EngineError
 from dsanet.engine.signals import Interrupted, Signals, Stop
 from dsanet.engine.views import ScoreTable
 
 NAME = "partial"
+MARK = "settings.json"
+SCORES = "scores-*.bin"
 
 
 def _record(classes: int) -> np.dtype:
@@ -65,33 +68,38 @@ class Journal:
         Scores made in another way are dropped, which is said.
 
         Raises:
-            OSError: when the folder can't be written.
+            EngineError: when the folder can't be written.
         """
-        data = self._open(settings, say).tobytes() if self.world.main else b""
+        with self._writing():
+            data = self._open(settings, say).tobytes() if self.world.main else b""
         records = np.frombuffer(self.world.broadcast(data), self.dtype)
-        self._mend()
+        with self._writing():
+            self._mend()
         _, first = np.unique(records["id"], return_index=True)
         kept = records[first]
         return ScoreTable(kept["id"], kept["label"], kept["scores"])
 
     def _open(self, settings: dict[str, Any], say: Callable[[str], None]) -> np.ndarray:
-        mark = self.folder / "settings.json"
+        mark = self.folder / MARK
         wanted = json.loads(json.dumps(settings))
         records = np.zeros(0, self.dtype)
         if mark.is_file():
-            if (why := difference(_read(mark), wanted)) is None:
+            before = _read(mark)
+            if before == wanted:
                 return self._read_all()
-            say(f"WARNING: starting anew, {self.folder} holds scores made in another way: {why}")
-        with naming(self.folder):
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True)
+            why = f"{mark} is damaged"
+            if before is not None:
+                why = f"{self.folder} holds scores made in another way: "
+                why += str(difference(before, wanted))
+            say(f"WARNING: starting anew, {why}")
+        self._clear()
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(mark, json.dumps(settings, indent=1).encode())
         return records
 
     def _read_all(self) -> np.ndarray:
         found = [np.zeros(0, self.dtype)]
-        for path in sorted(self.folder.glob("scores-*.bin")):
+        for path in sorted(self.folder.glob(SCORES)):
             data = path.read_bytes()
             found.append(np.frombuffer(data[: _whole(len(data), self.dtype)], self.dtype))
         records = np.concatenate(found)
@@ -99,23 +107,39 @@ class Journal:
 
     def _mend(self) -> None:
         """Cut off what a crash has left of a record, so that the next one begins at its place."""
-        with naming(self.file):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self.file.open("ab") as file:
-                file.truncate(_whole(file.tell(), self.dtype))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab") as file:
+            file.truncate(_whole(file.tell(), self.dtype))
+
+    def _clear(self) -> None:
+        """Drop what was kept, and no more: a folder of that name may hold other things."""
+        for path in (*self.folder.glob(f"{MARK}*"), *self.folder.glob(SCORES)):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise EngineError(
+                f"cannot keep scores in {self.folder}: {error.strerror}; make room there, or give "
+                "another --out"
+            ) from error
 
     def add(self, rows: ScoreTable) -> bool:
         """Append the scores of videos (id -1: none); whether a signal asks to stop now.
 
         Raises:
-            OSError: naming the file.
+            EngineError: when they can't be written.
         """
         there = rows.ids >= 0
         records = np.zeros(int(there.sum()), self.dtype)
         records["id"], records["label"] = rows.ids[there], rows.labels[there]
         records["scores"] = rows.scores[there]
         records["crc"] = _checksums(records)
-        with naming(self.file), self.file.open("ab", buffering=0) as file:
+        with self._writing(), self.file.open("ab", buffering=0) as file:
             file.write(records.tobytes())
         return bool(self.signals.stop)
 
@@ -131,15 +155,18 @@ class Journal:
 
     def remove(self) -> None:
         """Drop the kept scores: they are in scores.npz now."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._clear()
 
 
 def _whole(size: int, dtype: np.dtype) -> int:
     return size - size % dtype.itemsize
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Any] | None:
+    """The settings in a file, None where it is damaged."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError:
-        return "damaged"
+        return None
+    return content if isinstance(content, dict) else None

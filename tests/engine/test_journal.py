@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dsanet.engine import EngineError
 from dsanet.engine.distributed import World
 from dsanet.engine.journal import Journal, difference
 from dsanet.engine.signals import Interrupted, Signals, Stop
@@ -121,7 +122,27 @@ def test_a_damaged_mark_starts_anew(tmp_path: Path) -> None:
     (journal.folder / "settings.json").write_text('{"checkp')
     _, kept, [line] = begin(tmp_path)
     assert not len(kept.ids)
-    assert "starting anew" in line
+    assert line.endswith(f"starting anew, {journal.folder / 'settings.json'} is damaged")
+
+
+def test_nothing_but_scores_is_ever_removed(tmp_path: Path) -> None:
+    own = tmp_path / "partial" / "thesis.txt"
+    own.parent.mkdir()
+    own.write_text("mine")
+    journal, *_ = begin(tmp_path)
+    journal.add(table([1]))
+    begin(tmp_path, SETTINGS | {"checkpoint": "other"})
+    journal.remove()
+    assert [path.name for path in own.parent.iterdir()] == ["thesis.txt"]
+    own.unlink()
+    journal.remove()
+    assert not journal.folder.exists()
+
+
+def test_a_folder_that_cannot_be_is_told_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EngineError, match=r"file/partial: Not a directory; .* --out"):
+        begin(tmp_path / "file")
 
 
 def test_differences_are_named_by_their_place() -> None:
