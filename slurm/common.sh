@@ -64,11 +64,12 @@ rendezvous() { # where the ranks of this job meet; two jobs on one node must not
     export MASTER_ADDR MASTER_PORT
 }
 
-in_container() { # in_container FOLDER...: what makes the steps run inside CONTAINER and see the folders
+in_container() { # in_container PATH...: what makes the steps run inside CONTAINER and see what is there
     SRUN_CONTAINER=() IN_CONTAINER=()
     [[ -n ${CONTAINER:-} ]] || return 0
     local mounts="$PWD:$PWD${CONTAINER_MOUNTS:+,$CONTAINER_MOUNTS}" folder
     for folder; do # its parent: the folder itself need not be there yet
+        [[ -n $folder && $folder != *://* ]] || continue
         folder=$(realpath -m "$folder/..")
         mounts+=",$folder:$folder"
     done
@@ -146,7 +147,9 @@ evaluate() { # evaluate ARGS...: eval.py, one task per GPU
     checkpoint=$(option checkpoint "$@")
     [[ -n $data && -n $checkpoint ]] || fail "--data or --checkpoint is missing:" \
         "sbatch [options] slurm/eval.sh --data SHARDS --checkpoint RUN"
-    in_container "$data" "$checkpoint" "$SCRATCH"
+    local run=$checkpoint
+    [[ $run != *.pt ]] || run=$(dirname "$run") # the scores go beside the run's checkpoints
+    in_container "$data" "$checkpoint" "$run" "$(option out "$@")" "$SCRATCH"
     trap 'leave $?' EXIT
     check_nodes "$data" "$(dirname "$checkpoint")"
     step -- "$PYTHON" eval.py --loader.scratch "$SCRATCH" "$@"

@@ -16,6 +16,6 @@
 source "${DSANET_HOME:-${SLURM_SUBMIT_DIR:?start me with sbatch}}/slurm/common.sh" || exit 1
 
 enter
-in_container "$(option videos "$@")" "$(option out "$@")"
+in_container "$(option videos "$@")" "$(option list "$@")" "$(option classes "$@")" "$(option out "$@")"
 step -- "$PYTHON" tools/shard.py --workers "$SLURM_CPUS_PER_TASK" \
     --task "$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))/$SLURM_ARRAY_TASK_COUNT" "$@"

@@ -169,6 +169,31 @@ def test_containers_see_repository_shards_and_run(batch, tmp_path: Path) -> None
     assert sif[sif.index("image.sif") + 1 :][:2] == ["python", "train.py"]
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "seen"),
+    [
+        ("eval", ("--data", "/s/k400", "--checkpoint", "/r/a"), ("/s", "/r")),
+        ("eval", ("--data", "https://host/k400", "--checkpoint", "/r/a"), ("/r",)),
+        ("eval", ("--data=/s/k400", "--checkpoint=/r/a", "--out=/scores/a"), ("/s", "/scores")),
+        ("eval", ("--data", "/s/k400", "--checkpoint", "/r/a/checkpoints/step.pt"), ("/r/a",)),
+        (
+            "shard",
+            ("--videos", "/v/raw", "--list", "/l/a.csv", "--out", "/s/k400"),
+            ("/v", "/l", "/s"),
+        ),
+    ],
+)
+def test_containers_see_what_is_read_and_written(batch, name, given, seen) -> None:
+    array = {f"SLURM_ARRAY_TASK_{k}": "0" for k in ("ID", "MIN", "COUNT")}
+    done = batch(name, *given, CONTAINER="image.sqsh", SCRATCH="/local/job_41", **array)
+    work = next(words for words in steps(done.stdout) if "check" not in words)
+    mounts = next(w for w in work if w.startswith("--container-mounts=")).split("=")[1].split(",")
+    wanted = {str(REPOSITORY), *seen, *(() if name == "shard" else ("/local",))}
+    assert wanted <= {mount.split(":")[0] for mount in mounts}
+    assert "/:/" not in mounts
+    assert not any("http" in mount for mount in mounts)
+
+
 def test_shard_tasks_count_from_zero(batch) -> None:
     array = {f"SLURM_ARRAY_TASK_{k}": v for k, v in {"ID": "5", "MIN": "4", "COUNT": "8"}.items()}
     done = batch("shard", "--videos", "/raw", "--out", "/shards", "--split", "train", **array)
