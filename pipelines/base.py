@@ -24,7 +24,7 @@ from pipelines.graph import GraphSpec
 from pipelines.places import is_network
 from pipelines.plan import BatchPlan
 from pipelines.source import FrameSource, SampleError
-from pipelines.stream import StreamDecoder
+from pipelines.stream_decode import StreamDecoder
 from pipelines.stream_source import Stream
 from shards import Split
 

@@ -15,7 +15,8 @@ from pipelines.errors import LoaderError
 from pipelines.feeder import Loaded
 from pipelines.jpeg import JpegHeaders
 from pipelines.plan import RUNS, BatchPlan, raw_stream
-from pipelines.stream import StreamBatch, StreamSpec, build_reader, cut, run_reader
+from pipelines.stream import StreamSpec, build_reader, run_reader
+from pipelines.stream_decode import StreamBatch, cut
 from shards import Split
 
 

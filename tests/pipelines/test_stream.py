@@ -294,8 +294,9 @@ def test_broken_videos_are_listed_in_evaluation(split_of, tmp_path, codec, decod
     loader.close()
 
 
-def test_a_tar_that_is_cut_off_while_it_is_read(split_of, tmp_path):
-    """Mapped into memory it would end the process."""
+def test_a_tar_on_a_network_disk_that_is_cut_off_while_it_is_read(split_of, tmp_path, monkeypatch):
+    """There tars are not mapped into memory, where this would end the process."""
+    monkeypatch.setattr("pipelines.stream.is_network", lambda path: True)
     shutil.copytree(split_of("mjpeg").root, tmp_path / "set")
     split = open_split(tmp_path / "set", "train")
     loader = train(split, batch_size=1)

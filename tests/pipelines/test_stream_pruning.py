@@ -15,7 +15,8 @@ from pipelines import AugmentConfig, SamplingConfig
 from pipelines.activity import Activity
 from pipelines.containers import ContainerSource
 from pipelines.graph import GraphSpec, dali
-from pipelines.stream import StreamBatch, StreamDecoder, StreamSpec, build_reader, run_reader
+from pipelines.stream import StreamSpec, build_reader, run_reader
+from pipelines.stream_decode import StreamBatch, StreamDecoder
 from pipelines.stream_pruning import prune_frames, prune_groups, read_table, unrepeated
 from shards import Split
 from tests.pipelines.conftest import LARGE, made_once
