@@ -29,7 +29,9 @@ class AugmentConfig:
     kind: `random_resized_crop` (area `scale`, aspect `ratio`); `scale_jitter` (short side drawn
     from `short_sides`, then a random size x size crop); `multi_scale` (TSN: sides drawn from
     `multi_scales` of the short side); `centre` (none). flip_classes: what a flip means for classes
-    whose name holds left or right. repeats: views drawn of one video in a row, read once.
+    whose name holds left or right. brightness, contrast, saturation: factors drawn from 1 - x to
+    1 + x; hue: turns of up to x of the colour circle. repeats: views drawn of one video in a row,
+    read once.
     """
 
     size: int = 224
@@ -61,12 +63,25 @@ class AugmentConfig:
             raise LoaderUsageError(f"augment.scale is {self.scale}: give 0 < low <= high <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise LoaderUsageError(f"augment.ratio is {self.ratio}: give 0 < low <= high")
-        if not self.size <= self.short_sides[0] <= self.short_sides[1]:
+        uses_sides = self.kind in ("scale_jitter", "centre")
+        if uses_sides and not self.size <= self.short_sides[0] <= self.short_sides[1]:
             raise LoaderUsageError(
                 f"augment.short_sides is {self.short_sides}: give size {self.size} <= low <= high"
             )
-        if self.size < 1 or self.repeats < 1:
-            raise LoaderUsageError("augment.size and augment.repeats: give 1 or more")
+        if not self.multi_scales or not all(0 < scale <= 1 for scale in self.multi_scales):
+            raise LoaderUsageError(
+                f"augment.multi_scales is {self.multi_scales}: give shares of the short side, each "
+                "more than 0 and at most 1"
+            )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        for name in ("size", "repeats"):
+            if (value := getattr(self, name)) < 1:
+                raise LoaderUsageError(f"augment.{name} is {value}: give 1 or more")
+        for name, most in {"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5}.items():
+            if not 0 <= (value := getattr(self, name)) <= most:
+                raise LoaderUsageError(f"augment.{name} is {value}: give 0 to {most}")
 
     @property
     def colour(self) -> bool:

@@ -119,7 +119,14 @@ def test_evaluation_boxes_are_inside(size, crops):
         {"flip": 1.5},
         {"scale": (0.5, 0.1)},
         {"ratio": (0.0, 1.0)},
-        {"short_sides": (200, 320)},
+        {"short_sides": (200, 320), "kind": "centre"},
+        {"short_sides": (200, 320), "kind": "scale_jitter"},
+        {"multi_scales": ()},
+        {"multi_scales": (1.0, 1.5)},
+        {"brightness": -0.1},
+        {"saturation": 1.5},
+        {"hue": 5.0},
+        {"size": 0},
         {"flip_classes": "some"},
         {"repeats": 0},
     ],
@@ -127,6 +134,10 @@ def test_evaluation_boxes_are_inside(size, crops):
 def test_bad_settings_are_refused(settings):
     with pytest.raises(LoaderUsageError, match=next(iter(settings))):
         AugmentConfig(**settings)
+
+
+def test_short_sides_do_not_matter_where_they_are_not_used():
+    assert AugmentConfig(size=288).short_sides == (256, 320)
 
 
 def test_bad_number_of_crops_is_refused():
