@@ -7,9 +7,9 @@ decode: `image` one JPEG per sample of the DALI batch; `video` one mp4 per sampl
 of the frames wanted; `frames` takes what PyAV has decoded. A sample of the first is a frame
 (H, W, 3), one of the others a sequence (F, H, W, 3).
 
-DALI's CPU resize costs three times as much as decoding the JPEG (0.5 against 0.17 ms for 224 x 224)
-and torch's uint8 kernel an eighth of it, so on a CPU the graph ends before it and `finish.py` cuts
-(but for ROI decoding), resizes and mirrors. The two differ by at most one level.
+DALI's CPU resize costs more than decoding the JPEG and torch's uint8 kernel a small part of it
+(figures in docs/loader.md), so on a CPU the graph ends before it and `finish.py` cuts (but for ROI
+decoding), resizes and mirrors. The two differ by at most one level.
 """
 
 from __future__ import annotations
