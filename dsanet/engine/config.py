@@ -164,6 +164,8 @@ class TrainConfig:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
+        for name in ("data", "model", "out"):  # as an unset variable of a shell script leaves them
+            require(bool(getattr(self, name)), f"--{name} is empty: it must not be")
         require(self.seed >= 0, f"--seed {self.seed} must be 0 or more")
         met = self.epoch_limit is None or self.epoch_limit >= 1
         require(met, f"--epoch_limit {self.epoch_limit} must be 1 or more, or null")

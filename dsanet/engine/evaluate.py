@@ -69,6 +69,7 @@ class EvalConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
     def __post_init__(self) -> None:
+        require(bool(self.checkpoint), "--checkpoint is empty: it must not be")
         require(self.clips >= 1, f"--clips {self.clips} must be 1 or more")
         require(self.batch >= 1, f"--batch {self.batch} must be 1 or more")
         met = self.rendezvous_minutes > 0
@@ -89,7 +90,9 @@ def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
         allow_abbrev=False,
         description="Evaluate a run on a split.",
     )
-    return parse_dataclass(parser, EvalConfig, sys.argv[1:] if argv is None else argv)
+    config = parse_dataclass(parser, EvalConfig, sys.argv[1:] if argv is None else argv)
+    require(bool(config.data), "--data is empty: it must not be")
+    return config
 
 
 def _check_classes(trained: Trained, split: Split) -> None:

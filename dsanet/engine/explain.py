@@ -16,6 +16,10 @@ def explain(message: str, keys: Sequence[str]) -> str:
     keys: all that there are, with dots.
     """
     text = " ".join(message.split())
+    if block := re.match(r'Parser key "([^"]+)": Unable to load config \'(.*?)\'', text):
+        return (
+            f"--{block[1]} {block[2]}: must be a YAML file; or give single keys, --{block[1]}.KEY"
+        )
     if wrong := re.fullmatch(r'Parser key "([^"]+)": (.*)', text):
         return _wrong_value(wrong[1], wrong[2])
     if missing := re.fullmatch(r"the following arguments are required: (.*)", text):

@@ -145,6 +145,10 @@ def test_a_recipe_names_its_batch_and_how_it_is_split(name: str) -> None:
         (["--gpus", "1"], "unrecognized arguments: --gpus 1; --help lists all keys"),
         (["--optim.lr"], "argument --optim.lr: expected one argument"),
         (["--see", "8"], "unrecognized arguments: --see 8; did you mean seed?"),
+        (
+            ["--network", "3"],
+            "--network 3: must be a YAML file; or give single keys, --network.KEY",
+        ),
         (["--network.blocks", "[1, 2]"], "--network.blocks [1, 2]: must be a list of 4 or null"),
         (["--augment.scale", "[1]"], "--augment.scale [1]: must be a list of 2"),
     ],
@@ -153,6 +157,16 @@ def test_a_mistake_is_told_in_the_words_of_who_typed_it(words: list[str], told: 
     with pytest.raises(UsageError) as error:
         recipe("demo", *words)
     assert str(error.value) == told
+
+
+@pytest.mark.parametrize("key", ["data", "model", "out", "checkpoint"])
+def test_what_is_given_empty_is_named(key: str) -> None:
+    given = dict.fromkeys(("data", "model", "out"), "x") | {key: ""}
+    parse = parse_train
+    if key == "checkpoint":
+        given, parse = {"data": "x", key: ""}, parse_eval
+    with pytest.raises(UsageError, match=f"^--{key} is empty"):
+        parse([f"--{name}={value}" for name, value in given.items()])
 
 
 def test_what_must_be_given_is_named() -> None:
