@@ -21,6 +21,8 @@ from demo_videos import VideoSettings, class_names, plan_split, write_split
 from rich.console import Console
 from rich.progress import track
 
+from dsanet.engine.entry import guarded
+
 ROOT = Path(__file__).resolve().parent.parent
 # A network this narrow has too few channels for the paper's beta of 1/8.
 MODELS = {"tsn_i3d_r18": (), "dsa_i3d_r18": ("--network.beta", "0.5")}
@@ -100,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dsanet import ModelError, build_model, load_weights
-from dsanet.engine.errors import EngineError
-from dsanet.engine.evaluate import load_trained
+from dsanet import build_model, load_weights
+from dsanet.engine.entry import guarded
+from dsanet.engine.trained import load_trained
 from dsanet.inference import ClipShape, export_onnx, export_program, fold_batch_norms
 from dsanet.recognizer import Recognizer
 
@@ -100,17 +100,13 @@ def main() -> int:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", FutureWarning)
     warnings.filterwarnings("ignore", "No complete tensor", UserWarning)
-    try:
-        model, shape = load(args)
-        write(fold_batch_norms(model) if args.fold_bn else model, shape, args.out)
-        worst = difference(model, runner(args.out), shape)
-    except (ModelError, EngineError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    model, shape = load(args)
+    write(fold_batch_norms(model) if args.fold_bn else model, shape, args.out)
+    worst = difference(model, runner(args.out), shape)
     print(f"{args.out}: clips uint8 (batch, {', '.join(map(str, shape.of(1)[1:]))}) -> logits")
     print(f"largest difference from eager: {worst:.1e} of the largest logit (batches of 1 and 3)")
     return 0 if worst < TOLERANCE else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

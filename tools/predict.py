@@ -18,8 +18,9 @@ from pathlib import Path
 from dsanet.engine.checkpoint import write_atomic
 from dsanet.engine.distributed import World, use_device
 from dsanet.engine.entry import guarded
-from dsanet.engine.evaluate import EvalConfig, load_trained
+from dsanet.engine.evaluate import EvalConfig
 from dsanet.engine.predict import Prediction, predict
+from dsanet.engine.trained import load_trained
 
 
 def parse() -> argparse.Namespace:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -109,6 +110,15 @@ def _cell(value: Any) -> str:
     if value is None:
         return "not measured"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def halves_of_cores() -> tuple[list[int], list[int]]:
+    """This process's cores in two halves, for a thread that trains and for the loader; with one
+    core, or a GPU that trains, both may have all."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2 or torch.cuda.is_available():
+        return cores, cores
+    return cores[: len(cores) // 2], cores[len(cores) // 2 :]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import tempfile
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from benches.clips import cores, kind_of_clips, make_shards, make_tiny, make_videos
-from benches.common import Report
+from benches.common import Report, halves_of_cores
 from pipelines import AugmentConfig, LoaderConfig, OrderConfig, SamplingConfig, TrainLoader
 from pipelines.decode import Decoder
 from shards import Split, open_split
@@ -148,8 +149,6 @@ def _whole(loader: TrainLoader, args: argparse.Namespace, report: Report) -> Non
 
 
 def _drop_cache(split: Split) -> None:
-    import os
-
     for path in split.tars:
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -192,11 +191,13 @@ def _beside_training(split: Split, args: argparse.Namespace, report: Report) -> 
     """Training steps of a small network of many small layers, with and without the loader.
 
     Its step is nearly all Python and kernel launching, the worst neighbour for threads that want
-    the interpreter lock. Decoding gets one thread; still, on two cores the steps at times lose
-    theirs, which is told apart.
+    the interpreter lock. On a CPU the loader keeps to the other half of the cores.
     """
     torch.set_num_threads(1)  # two would wait for each other wherever one loses its core
+    own_cores, others = halves_of_cores()
+    os.sched_setaffinity(0, own_cores)
     alone, own = _training_steps(args.seconds)
+    os.sched_setaffinity(0, others)  # the threads that start now stay there
     with _Making(split, args, threads=1, read_threads=1) as loader:
         stop, count = threading.Event(), [0]
 
@@ -212,6 +213,7 @@ def _beside_training(split: Split, args: argparse.Namespace, report: Report) -> 
         thread = threading.Thread(target=consume)
         thread.start()
         time.sleep(1.0)
+        os.sched_setaffinity(0, own_cores)
         before, start = count[0], time.perf_counter()
         beside, busy = _training_steps(args.seconds)
         rate = (count[0] - before) / (time.perf_counter() - start)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benches.clips import kind_of_clips
-from benches.common import Report
+from benches.common import Report, halves_of_cores
 from benches.shardset import describe, lengthen, shard_set
 from dsanet.engine.config import parse_train
 from dsanet.engine.console import Console
@@ -89,13 +89,10 @@ def synthetic(training: Training) -> Iterator[Batch]:
 def on_other_cores(training: Training) -> Iterator[Batch]:
     """The loader's batches; on a CPU its threads keep to the second half of the cores and the
     calling thread, which trains, to the first."""
-    batches, cores = training.loader.epoch(0), sorted(os.sched_getaffinity(0))
-    if training.world.device.type == "cuda" or len(cores) < 2:
-        return batches
-    half = len(cores) // 2
-    os.sched_setaffinity(0, cores[half:])
+    batches, (own, others) = training.loader.epoch(0), halves_of_cores()
+    os.sched_setaffinity(0, others)
     first = next(batches)  # starts the threads, which stay where they began
-    os.sched_setaffinity(0, cores[:half])
+    os.sched_setaffinity(0, own)
     return chain([first], batches)
 
 
