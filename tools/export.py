@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dsanet import build_model, load_weights
+from dsanet import ModelError, build_model, load_weights
 from dsanet.engine.entry import guarded
 from dsanet.engine.trained import load_trained
 from dsanet.inference import ClipShape, export_onnx, export_program, fold_batch_norms

@@ -12,7 +12,8 @@ import numpy as np
 from dsanet.engine.console import Console
 from dsanet.engine.distributed import World
 from dsanet.engine.errors import EngineError
-from dsanet.engine.evaluate import EvalConfig, Trained, evaluate
+from dsanet.engine.evaluate import EvalConfig, evaluate
+from dsanet.engine.trained import Trained
 from dsanet.engine.views import softmax
 from shards import ShardSettings, Source, build_split, open_split
 
