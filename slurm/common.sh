@@ -6,7 +6,8 @@
 # What belongs to the site comes from the environment, or from slurm/site.sh if that file exists:
 #   PYTHON            the interpreter (.venv/bin/python; `python` inside a container)
 #   CONTAINER         an image: *.sif runs with apptainer, anything else is srun's --container-image (pyxis)
-#   CONTAINER_MOUNTS  SRC:DST,... added to the repository, the shards and the scratch folder
+#   CONTAINER_MOUNTS  SRC:DST,... added to the repository, the folders named on the command line and
+#                     the scratch folder
 #   SCRATCH           where on the node's own disk the shards are copied ($SLURM_TMPDIR, else a folder under
 #                     $TMPDIR or /tmp that is removed at the end); `--loader.stage off` reads them in place
 #   MAX_RESTARTS      refuse to start more often than this (50): ends a loop of failures
@@ -70,7 +71,8 @@ in_container() { # in_container PATH...: what makes the steps run inside CONTAIN
     local mounts="$PWD:$PWD${CONTAINER_MOUNTS:+,$CONTAINER_MOUNTS}" folder
     for folder; do # its parent: the folder itself need not be there yet
         [[ -n $folder && $folder != *://* ]] || continue
-        folder=$(realpath -m "$folder/..")
+        folder=$(realpath -m "$folder")
+        [[ $folder != /*/* ]] || folder=${folder%/*} # but not all that there is
         mounts+=",$folder:$folder"
     done
     if [[ $CONTAINER == *.sif ]]; then
@@ -131,7 +133,7 @@ train() { # train ARGS...: train.py, one task per GPU
     local cap
     cap=$(option runtime.max_requeues "$@")
     MAX_RESTARTS=${cap:-$MAX_RESTARTS} # of what `leave` requeues, too
-    in_container "$data" "$out" "$SCRATCH"
+    in_container "$data" "$out" "$(option weights "$@")" "$(option resume "$@")" "$SCRATCH"
     trap 'leave $?' EXIT
     check_nodes "$data"
     step -- "$PYTHON" train.py --out "$out" --runtime.max_requeues "$MAX_RESTARTS" \

@@ -172,6 +172,7 @@ def test_containers_see_repository_shards_and_run(batch, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "given", "seen"),
     [
+        ("k400", ("--data", "/tmp", "--weights", "/w/r50.pth", "--out", "/tmp/a"), ("/tmp", "/w")),
         ("eval", ("--data", "/s/k400", "--checkpoint", "/r/a"), ("/s", "/r")),
         ("eval", ("--data", "https://host/k400", "--checkpoint", "/r/a"), ("/r",)),
         ("eval", ("--data=/s/k400", "--checkpoint=/r/a", "--out=/scores/a"), ("/s", "/scores")),
