@@ -28,6 +28,8 @@ from pipelines.stream_decode import StreamDecoder
 from pipelines.stream_source import Stream
 from shards import Split
 
+LIVE: weakref.WeakSet[Loader] = weakref.WeakSet()  # what a forked child must leave alone
+
 
 class Loader(ABC):
     """Plans in, decoded batches out; a subclass says what becomes of a broken video."""
@@ -97,10 +99,11 @@ class Loader(ABC):
                 self._end_run()
 
     def _make_decoder(self) -> Decoder:
-        pinned = self.device.type == "cuda"
+        pinned, prefetch = self.device.type == "cuda", self.config.prefetch
         if self._stream is not None:
-            return StreamDecoder(self._stream.spec, self._frames, pinned=pinned)
-        return Decoder(self._spec, self._frames, pinned=pinned)
+            spec = self._stream.spec
+            return StreamDecoder(spec, self._frames, pinned=pinned, prefetch=prefetch)
+        return Decoder(self._spec, self._frames, pinned=pinned, prefetch=prefetch)
 
     def _end_run(self) -> None:
         if self._feeder is not None and not self._feeder.close():
@@ -203,12 +206,12 @@ def _in_a_fork() -> None:
     for loader in list(LIVE):
         for holder in (loader._decoder, loader._stream):
             pipeline = getattr(holder, "pipeline", None)
-            if pipeline is not None and pipeline._pipe is not None:
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))
+            graph = getattr(pipeline, "_pipe", None)
+            if pipeline is not None and graph is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph))
                 pipeline._pipe = None
 
 
-LIVE: weakref.WeakSet[Loader] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_in_a_fork)
 
 

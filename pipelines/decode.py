@@ -53,13 +53,18 @@ class Decoder:
     """A graph and the torch half of it.
 
     `submit` starts a batch, `collect` returns the oldest one as uint8 (V, C, F, size, size, 3),
-    on the CPU or, for a graph with a device, on the GPU.
+    on the CPU or, for a graph with a device, on the GPU. prefetch: batches that its user keeps
+    ready; pinned: in page-locked memory, for a copy to a GPU.
     """
 
-    def __init__(self, spec: GraphSpec, frames: int, *, pinned: bool = False) -> None:
+    def __init__(
+        self, spec: GraphSpec, frames: int, *, pinned: bool = False, prefetch: int = 2
+    ) -> None:
         self.spec, self.frames = spec, frames
         self.pipeline = self._build()
-        self._finisher = None if spec.resize else Finisher(spec, frames, pinned=pinned)
+        self._finisher = None
+        if not spec.resize:
+            self._finisher = Finisher(spec, frames, pinned=pinned, prefetch=prefetch)
         self.resizes_here = not spec.resize
 
     def _build(self) -> Any:

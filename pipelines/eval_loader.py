@@ -15,7 +15,7 @@ from pipelines.config import LoaderConfig
 from pipelines.crops import eval_boxes
 from pipelines.errors import LoaderUsageError
 from pipelines.feeder import Loaded
-from pipelines.plan import BatchPlan
+from pipelines.plan import BatchPlan, check_batch
 from pipelines.sampling import SamplingConfig, test_frames, val_frames
 from pipelines.staging import stage
 from pipelines.strategy import choose_decode, graph_spec
@@ -49,6 +49,7 @@ class EvalLoader(Loader):
     ) -> None:
         if clips is None and crops != 1:
             raise LoaderUsageError(f"validation takes 1 crop, not {crops}: give clips as well")
+        check_batch(batch_size)
         if not 0 <= rank < world:
             raise LoaderUsageError(f"rank {rank} of {world}: give 0 to {world - 1}")
         self.sampling, self.clips, self.crops = sampling, clips, crops

@@ -12,7 +12,7 @@ import torch
 from pipelines.graph import GraphSpec
 from pipelines.workers import Workers
 
-KEPT = 8  # buffers: those of a loader's queues, and the batches its consumer still has
+UNDER_WAY = 6  # batches that are neither in the queue nor done with: being made, or looked at
 
 
 class Buffers:
@@ -21,7 +21,8 @@ class Buffers:
     The page faults of a fresh buffer cost as much as a fifth of the decoding that fills it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = UNDER_WAY) -> None:
+        self.kept = kept
         self._kept: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
 
     def take(self, shape: tuple[int, ...]) -> torch.Tensor:
@@ -33,11 +34,11 @@ class Buffers:
             memory = self._kept.pop(fitting)[0]
         else:
             memory = np.empty(size, np.uint8)
-            if len(self._kept) >= KEPT and free:
+            if len(self._kept) >= self.kept and free:
                 self._kept.pop(free[0])
         # The tensor holds this view, and whatever is made of the tensor holds the tensor.
         view = memory[:size]
-        if len(self._kept) < KEPT:
+        if len(self._kept) < self.kept:
             self._kept.append((memory, weakref.ref(view)))
         return torch.from_numpy(view).view(shape)
 
@@ -45,10 +46,12 @@ class Buffers:
 class Finisher:
     """Cuts (where the graph has not), resizes and mirrors what a graph without a resize gives."""
 
-    def __init__(self, spec: GraphSpec, frames: int, *, pinned: bool = False) -> None:
+    def __init__(
+        self, spec: GraphSpec, frames: int, *, pinned: bool = False, prefetch: int = 2
+    ) -> None:
         self.spec, self.frames = spec, frames
         # Pinned memory has torch's own cache.
-        self._buffers = None if pinned else Buffers()
+        self._buffers = None if pinned else Buffers(prefetch + UNDER_WAY)
         self._workers = Workers(spec.threads, "loader-resize")
 
     def clips(self, outputs: tuple[Any, ...]) -> torch.Tensor:

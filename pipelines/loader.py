@@ -17,7 +17,15 @@ from pipelines.config import LoaderConfig
 from pipelines.crops import AugmentConfig
 from pipelines.errors import LoaderError, LoaderUsageError
 from pipelines.feeder import Loaded
-from pipelines.plan import LANES, BatchPlan, TrainPlanner, check_world, epoch_order, replacement
+from pipelines.plan import (
+    LANES,
+    BatchPlan,
+    TrainPlanner,
+    check_batch,
+    check_world,
+    epoch_order,
+    replacement,
+)
 from pipelines.quarantine import Quarantine
 from pipelines.sampling import SamplingConfig
 from pipelines.source import SampleError
@@ -53,6 +61,7 @@ class TrainLoader(Loader):
     ) -> None:
         check_world(rank, world)
         split = self._on_scratch(split, config, seed, rank, world)
+        check_batch(batch_size)
         if batch_size % augment.repeats:
             raise LoaderUsageError(
                 f"a batch of {batch_size} does not hold whole groups of {augment.repeats} "

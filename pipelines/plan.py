@@ -148,6 +148,12 @@ def check_world(rank: int, world: int) -> None:
         raise LoaderUsageError(f"rank {rank} of {world}: give 0 to {world - 1}")
 
 
+def check_batch(size: int) -> None:
+    """Refuse a batch of no videos."""
+    if size < 1:
+        raise LoaderUsageError(f"a batch of {size} videos: give 1 or more")
+
+
 @dataclass
 class BatchPlan:
     """What to read and how to cut it, for B videos with F frames and C crops each.

@@ -39,7 +39,7 @@ def say(message: str) -> None:
 
 def scratch_folder(config: LoaderConfig) -> Path | None:
     """Node-local scratch: as configured, else what SLURM gives."""
-    found = config.scratch or os.environ.get("SLURM_TMPDIR") or os.environ.get("DSANET_SCRATCH")
+    found = config.scratch or os.environ.get("SLURM_TMPDIR")
     return Path(found) if found else None
 
 

@@ -147,9 +147,11 @@ class StreamBatch:
 class StreamDecoder(Decoder):
     """Graph B behind the interface of `Decoder`."""
 
-    def __init__(self, stream: StreamSpec, frames: int, *, pinned: bool = False) -> None:
+    def __init__(
+        self, stream: StreamSpec, frames: int, *, pinned: bool = False, prefetch: int = 2
+    ) -> None:
         self.stream = stream
-        super().__init__(stream.graph, frames, pinned=pinned)
+        super().__init__(stream.graph, frames, pinned=pinned, prefetch=prefetch)
 
     def _build(self) -> Any:
         return build_decoder(self.stream)

@@ -58,7 +58,9 @@ class BuildProgress:
         if self._bar:
             self._bar.update(self._task, total=sources)
         else:
-            self.console.print(f"sharding {sources} videos into {tars} tars", highlight=False)
+            self.console.print(
+                f"sharding {_count(sources, 'video')} into {_count(tars, 'tar')}", highlight=False
+            )
 
     def _verdict(self, verdict: Mapping[str, Any]) -> None:
         self.done += 1
@@ -128,3 +130,7 @@ def print_report(report: Report, show: Callable[[str], None], most: int = 20) ->
         )
     else:
         show(f"other tasks have tars to write; then: tools/shard.py merge {report.folder}")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -16,6 +16,9 @@ from pathlib import Path
 
 from benches.common import Report
 
+from dsanet.engine.distributed import use_device
+from dsanet.engine.entry import guarded
+
 SUBJECTS = {
     "model": "training step and 8x3 inference against the release's formulation",
     "decode": "decode strategies and codecs against the peers",
@@ -72,6 +75,8 @@ def main() -> int:
     args = parse()
     if args.subject == "all":
         return run_all(args.json)
+    if "device" in args:
+        args.device = str(use_device(args.device))
     report = Report(args.subject, args.json)
     importlib.import_module(f"benches.{args.subject}").run(args, report)
     report.table()
@@ -79,4 +84,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

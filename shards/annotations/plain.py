@@ -41,7 +41,10 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise ShardError(f"the list {path} has no line under its header")
     lacking = [column for column in columns if column not in rows[0]]
     if lacking:
-        raise ShardError(f"{path}: the header does not name the column {lacking[0]}")
+        raise ShardError(
+            f"{path}: the header does not name the column {lacking[0]}: let the first line be "
+            + ",".join(columns)
+        )
     return rows
 
 

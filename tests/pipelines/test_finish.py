@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.finish import KEPT, Buffers, mirror, resize
+from pipelines.finish import UNDER_WAY, Buffers, mirror, resize
 from tests.pipelines.loaders import train
 
 
@@ -56,19 +56,19 @@ def test_a_smaller_batch_takes_a_part():
 
 def test_a_consumer_that_keeps_everything_gets_memory_of_its_own():
     buffers = Buffers()
-    held = [buffers.take((7,)) for _ in range(3 * KEPT)]
-    assert len({tensor.data_ptr() for tensor in held}) == 3 * KEPT
+    held = [buffers.take((7,)) for _ in range(3 * UNDER_WAY)]
+    assert len({tensor.data_ptr() for tensor in held}) == 3 * UNDER_WAY
     for number, tensor in enumerate(held):
         tensor.fill_(number)
-    assert [int(tensor[0]) for tensor in held] == list(range(3 * KEPT))
-    assert len(buffers._kept) == KEPT
+    assert [int(tensor[0]) for tensor in held] == list(range(3 * UNDER_WAY))
+    assert len(buffers._kept) == UNDER_WAY
 
 
 def test_any_of_many_buffers_is_found_again():
     buffers = Buffers()
-    held = [buffers.take((n + 1,)) for n in range(KEPT)]
+    held = [buffers.take((n + 1,)) for n in range(UNDER_WAY)]
     places = {tensor.data_ptr() for tensor in held}
-    for number in (5, 2, KEPT - 1):
+    for number in (5, 2, UNDER_WAY - 1):
         place = held[number].data_ptr()
         held[number] = None
         held[number] = buffers.take((number + 1,))
@@ -78,7 +78,7 @@ def test_any_of_many_buffers_is_found_again():
     held[0] = held[1] = None
     large = buffers.take((100,))
     assert large.data_ptr() not in {t.data_ptr() for t in held if t is not None}
-    assert len(buffers._kept) == KEPT
+    assert len(buffers._kept) == UNDER_WAY
 
 
 def test_batches_that_are_kept_do_not_change(split):
@@ -86,7 +86,7 @@ def test_batches_that_are_kept_do_not_change(split):
     loader = train(split, batch_size=1)
     kept = [batch.clips for _ in range(2) for batch in loader.epoch(0)]
     half = len(kept) // 2
-    assert half > KEPT
+    assert half > UNDER_WAY
     for first, second in zip(kept[:half], kept[half:], strict=True):
         assert torch.equal(first, second)
     for first, batch in zip(kept, loader.epoch(0), strict=False):

@@ -67,6 +67,9 @@ class Report:
     console: Console = field(default_factory=lambda: Console(width=_width()))
     environment: dict[str, Any] = field(default_factory=environment)
 
+    def __post_init__(self) -> None:
+        self.write()  # a path that cannot be written is told before hours are spent
+
     def add(self, **row: Any) -> None:
         """Record and print one row; values are numbers, text, or None for "not measured"."""
         self.rows.append(row)

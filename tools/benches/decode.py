@@ -251,7 +251,7 @@ def plot(report: Report, path: Path) -> None:
     )
     axes.bar_label(bars, fmt="%.0f", padding=3)
     cores_used = report.environment["cores"]
-    axes.set_xlabel(f"videos/s, {cores_used} cores, 4 snippets of frames each, 224 x 224")
+    axes.set_xlabel(f"videos/s on {cores_used} cores: 10 s clips, 4 snippets, cropped to 224 x 224")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
