@@ -19,7 +19,7 @@ from dsanet.engine.layout import describe
 from dsanet.engine.loop import Loop
 from dsanet.engine.preflight import preflight
 from dsanet.engine.record import RunFolder, versions
-from dsanet.engine.signals import Interrupted, Signals, Stop, requeue
+from dsanet.engine.signals import Interrupted, Signals, Stop, leave_undisturbed, requeue
 from dsanet.engine.training import Training, assemble
 from pipelines import LoaderError
 from shards import ShardError
@@ -112,6 +112,7 @@ def leave(training: Training, stop: Stop) -> int:
     if stop == Stop.REQUEUE and training.world.main:
         said = requeue(training.config.runtime.max_requeues)
     training.console.say(f"stopped by a signal after step {training.step}, saved; {said}")
+    leave_undisturbed()
     # Nobody may exit before the job is requeued: srun would kill the process that asks for it.
     training.world.barrier()
     return stop.exit_code
@@ -125,6 +126,7 @@ def eval_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
         try:
             summary = run_evaluation(config, world, console, signals)
         except Interrupted as told:
+            leave_undisturbed()
             console.say("stopped by a signal, scores kept; run the same command again to continue")
             return told.stop.exit_code
     if world.main:

@@ -82,6 +82,16 @@ class Signals:
         self.stop = max(self.stop, Stop.REQUEUE if number in SOFT else Stop.END)
 
 
+def leave_undisturbed() -> None:
+    """Ignore SIGTERM from here to the end of the process, all work being saved.
+
+    srun sends it to the other tasks once the first has left with a code that is not zero; whoever
+    died of it would hide the code that says why the step ended.
+    """
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # else it was never ours
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def requeue(cap: int) -> str:
     """Ask SLURM to run this job again and say what came of it.
 

@@ -96,3 +96,21 @@ def test_signals_set_the_flag_and_children_survive_them(
 def test_an_ended_run_is_no_success() -> None:
     assert Stop.REQUEUE.exit_code == 138
     assert Stop.END.exit_code == 143
+
+
+def test_what_is_left_undisturbed_ends_with_its_own_code() -> None:
+    """Also while the interpreter takes itself apart, which gives handlers back before the end."""
+    script = (
+        "import atexit, os, signal, sys\n"
+        "from dsanet.engine.signals import Signals, leave_undisturbed\n"
+        "class Last:\n"
+        "    def __del__(self, kill=os.kill, me=os.getpid()):\n"
+        "        kill(me, 15)\n"
+        "sys.last = Last()\n"  # falls when the modules do
+        "Signals().install()\n"
+        "if sys.argv[1:]: leave_undisturbed()\n"
+        "atexit.register(os.kill, os.getpid(), 15)\n"
+        "sys.exit(138)\n"
+    )
+    code = [subprocess.run([sys.executable, "-c", script, *w]).returncode for w in ([], ["x"])]
+    assert code == [-signal.SIGTERM, 138]

@@ -157,7 +157,8 @@ def test_dead_rank_ends_the_job_and_the_same_line_resumes_it(
     assert job.wait("FAILED")["Restarts"] == "0"
     again = train(2, 1)
     again.wait()
-    assert again.resumed_at == [5]
+    (step,) = again.resumed_at
+    assert step in (5, 10)  # a periodic checkpoint: the job went on while its end was arranged
     again.run.assert_same_training(undisturbed)
 
 
