@@ -108,11 +108,11 @@ def introduction(training: Training, processes: list[str]) -> list[str]:
 
 def leave(training: Training, stop: Stop) -> int:
     """After a signal, with everything saved: come back under SLURM if that was meant."""
+    leave_undisturbed()  # scontrol inherits it: the requeueing itself has SIGTERM sent to all
     said = "run the same command again to continue"
     if stop == Stop.REQUEUE and training.world.main:
         said = requeue(training.config.runtime.max_requeues)
     training.console.say(f"stopped by a signal after step {training.step}, saved; {said}")
-    leave_undisturbed()
     # Nobody may exit before the job is requeued: srun would kill the process that asks for it.
     training.world.barrier()
     return stop.exit_code
