@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import av
+from av import __version__ as av_version
+from av import library_versions
 
 from shards.errors import ShardError
 from shards.finish import scan_tar, write_split
@@ -33,13 +34,13 @@ def make_record(
     fingerprint: str,
 ) -> dict[str, Any]:
     """What each tar says of the set it belongs to: enough to rebuild every other file."""
-    versions = {name: ".".join(map(str, v)) for name, v in sorted(av.library_versions.items())}
+    versions = {name: ".".join(map(str, v)) for name, v in sorted(library_versions.items())}
     return {
         "format": FORMAT_VERSION,
         "split": split,
         "classes": list(classes),
         "settings": settings.recorded(),
-        "versions": {"av": av.__version__, **versions},
+        "versions": {"av": av_version, **versions},
         "fingerprint": fingerprint,
         "tars": len(plans),
     }
