@@ -42,6 +42,8 @@ class Stream:
         """Start an epoch after `skip` of its `batches`: from a checkpoint, else by reading on.
 
         The order of the tars and the seed of shuffling and drawing follow from (seed, epoch).
+        LoaderError where the tars cannot be opened; DALI's RuntimeError where a checkpoint was
+        given, which may be to blame: whether they open without it the caller can find out.
         """
         keys = raw_stream(self.seed, epoch, RUNS, len(self._tars) + 1)
         tars = list(self._tars)
@@ -56,6 +58,8 @@ class Stream:
                 rank=self.rank, world=self.world, state=state,
             )  # fmt: skip
         except RuntimeError as error:
+            if state is not None:
+                raise
             raise LoaderError(
                 f"{home}: DALI's reader cannot open it: {first_line(str(error))} (a lost .idx is "
                 "made again by tools/shard.py reindex; a lost tar can do without with "

@@ -321,3 +321,13 @@ def test_a_lost_file_is_told_in_one_line(split_of, tmp_path, suffix):
         list(loader.epoch(0))
     assert "\n" not in str(caught.value)
     loader.close()
+
+
+def test_a_place_that_dali_refuses_is_not_blamed_on_the_tars(split_of):
+    """The caller goes on without it, as `dsanet.engine.readers.open_epoch` does."""
+    loader = train(split_of("mjpeg"))
+    with pytest.raises(RuntimeError) as caught:
+        loader.epoch(0, 4, b"no checkpoint")
+    assert not isinstance(caught.value, LoaderError)
+    assert len(list(loader.epoch(0, 4))) == len(loader) - 2  # batches of 2
+    loader.close()
