@@ -8,7 +8,6 @@ frames are read and handed on; the result is a valid, shorter mp4.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,19 +34,10 @@ class Container:
 class ContainerSource(FrameSource):
     """Reads containers pruned to the groups of pictures that are needed."""
 
-    def fetch(self, ids: Sequence[int], frames: Sequence[np.ndarray]) -> list[Any]:
-        """A Container of each video, or the error it met; repeated views share a read."""
-        views: dict[int, list[int]] = {}
-        for row, sample in enumerate(ids):
-            views.setdefault(sample, []).append(row)
-        wanted = [np.concatenate([frames[row] for row in rows]) for rows in views.values()]
-        found: list[Any] = [None] * len(ids)
-        read = self.pool.map(self._video, list(views), wanted)
-        for (sample, rows), result in zip(views.items(), read, strict=True):
-            alone = len(rows) == 1 or isinstance(result, SampleError)
-            for row in rows:
-                found[row] = result if alone else self._part(sample, result, frames[row])
-        return found
+    def _parts(self, sample: int, read: Any, views: list[np.ndarray]) -> list[Any]:
+        if len(views) == 1:
+            return [read]
+        return [self._part(sample, read, view) for view in views]
 
     def _fault(self, sample: int, piece: np.ndarray) -> str | None:
         return None  # the decoders of containers raise in order

@@ -18,7 +18,7 @@ UNDER_WAY = 6  # batches that are neither in the queue nor done with: being made
 class Buffers:
     """Memory for batches, used again once nothing refers to the tensor that was made of it.
 
-    The page faults of a fresh buffer cost as much as a fifth of the decoding that fills it.
+    A fresh buffer costs its page faults with every batch.
     """
 
     def __init__(self, kept: int = UNDER_WAY) -> None:

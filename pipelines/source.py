@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,9 +104,7 @@ class FrameSource:
         self._files = OpenFiles(random=gap < (1 << 20))
         self.pool = Workers(threads, "loader-read")
 
-    def fetch(
-        self, ids: Sequence[int], frames: Sequence[np.ndarray]
-    ) -> list[list[np.ndarray] | SampleError]:
+    def fetch(self, ids: Sequence[int], frames: Sequence[np.ndarray]) -> list[Any]:
         """Encoded frames of each video in the order asked for, or the error it met.
 
         A video asked for more than once (repeated views) is read once.
@@ -116,15 +115,20 @@ class FrameSource:
         for row, sample in enumerate(ids):
             rows.setdefault(sample, []).append(row)
         wanted = [np.concatenate([frames[row] for row in group]) for group in rows.values()]
-        results: list[list[np.ndarray] | SampleError] = [[]] * len(ids)
+        results: list[Any] = [None] * len(ids)
         found = self.pool.map(self._video, list(rows), wanted)
-        for group, result in zip(rows.values(), found, strict=True):
-            start = 0
-            for row in group:
-                end = start + len(frames[row])
-                results[row] = result if isinstance(result, SampleError) else result[start:end]
-                start = end
+        for (sample, group), result in zip(rows.items(), found, strict=True):
+            views = [frames[row] for row in group]
+            broken = isinstance(result, SampleError)
+            parts = [result] * len(group) if broken else self._parts(sample, result, views)
+            for row, part in zip(group, parts, strict=True):
+                results[row] = part
         return results
+
+    def _parts(self, sample: int, read: Any, views: list[np.ndarray]) -> list[Any]:
+        """What each view needs of what was read for all of them."""
+        ends = np.cumsum([len(view) for view in views])
+        return [read[end - len(view) : end] for view, end in zip(views, ends, strict=True)]
 
     def close(self) -> None:
         """Stop the threads and close the files."""
