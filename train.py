@@ -19,8 +19,8 @@ signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
 
 import sys  # noqa: E402
 
-from dsanet.engine.entry import guarded, train_main  # noqa: E402
-from dsanet.engine.signals import Signals  # noqa: E402
+from dsanet.engine.launch.signals import Signals  # noqa: E402
+from dsanet.engine.main import guarded, train_main  # noqa: E402
 
 if __name__ == "__main__":
     signals = Signals().install()

@@ -2,13 +2,13 @@
 
 from pipelines.batch import Batch
 from pipelines.config import LoaderConfig
-from pipelines.crops import AugmentConfig
 from pipelines.errors import LoaderError, LoaderUsageError
 from pipelines.eval_loader import EvalLoader
-from pipelines.loader import TrainLoader
-from pipelines.plan import OrderConfig
-from pipelines.sampling import SamplingConfig
-from pipelines.staging import open_data
+from pipelines.plan.crops import AugmentConfig
+from pipelines.plan.planner import OrderConfig
+from pipelines.plan.sampling import SamplingConfig
+from pipelines.read.staging import open_data
+from pipelines.train_loader import TrainLoader
 
 __all__ = [
     "AugmentConfig",

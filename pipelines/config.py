@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import LoaderUsageError
-from pipelines.plan import OrderConfig
+from pipelines.plan.planner import OrderConfig
 
 CHOICES = {
     "reader": ("frames", "webdataset"),

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.base import Loader
 from pipelines.batch import Batch
 from pipelines.config import LoaderConfig
-from pipelines.crops import eval_boxes
+from pipelines.dali_reader.reader_graph import StreamSpec
+from pipelines.dali_reader.source import Stream, fragment_frames
+from pipelines.decode.backend import choose_decode, graph_spec
 from pipelines.errors import LoaderUsageError
 from pipelines.feeder import Loaded
-from pipelines.plan import BatchPlan, check_batch
-from pipelines.sampling import SamplingConfig, test_frames, val_frames
-from pipelines.staging import stage
-from pipelines.strategy import choose_decode, graph_spec
-from pipelines.stream import StreamSpec
-from pipelines.stream_source import Stream, fragment_frames
+from pipelines.loader import Loader
+from pipelines.plan.crops import eval_boxes
+from pipelines.plan.planner import BatchPlan, check_batch
+from pipelines.plan.sampling import SamplingConfig, test_frames, val_frames
+from pipelines.read.staging import stage
 from shards import Split
 
 

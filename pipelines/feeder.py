@@ -18,10 +18,10 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.activity import Activity, shout
-from pipelines.decode import DecodeError, Decoder
+from pipelines.decode.decoder import DecodeError, Decoder
 from pipelines.errors import LoaderError
-from pipelines.plan import BatchPlan
+from pipelines.plan.planner import BatchPlan
+from pipelines.watchdog import Activity, shout
 
 TICK = 0.2  # seconds between two looks at the stop flag
 

@@ -1,213 +1,224 @@
-"""Training batches: an order that is the same for every world size, and nothing ends it."""
+"""What the training and the evaluation loader share: a source, a decoder, one feeder at a time."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import time
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pipelines.ahead import read_ahead
-from pipelines.base import Loader
-from pipelines.batch import Batch
 from pipelines.config import LoaderConfig
-from pipelines.crops import AugmentConfig
-from pipelines.errors import LoaderError, LoaderUsageError
-from pipelines.feeder import Loaded
-from pipelines.plan import (
-    LANES,
-    BatchPlan,
-    TrainPlanner,
-    check_batch,
-    check_world,
-    epoch_order,
-    replacement,
-)
-from pipelines.quarantine import Quarantine
-from pipelines.sampling import SamplingConfig
-from pipelines.source import SampleError
-from pipelines.staging import lane_tars, node_ranks, stage, warn_of_network
-from pipelines.strategy import choose_decode, graph_spec
-from pipelines.stream import StreamSpec
-from pipelines.stream_source import Stream, fragment_frames
+from pipelines.dali_reader.decode_graph import StreamDecoder
+from pipelines.dali_reader.source import Stream
+from pipelines.decode.decoder import Decoder, EncodedBatch
+from pipelines.decode.graph import GraphSpec
+from pipelines.errors import LoaderError
+from pipelines.feeder import Feeder, Loaded
+from pipelines.plan.planner import BatchPlan
+from pipelines.read.filesystems import is_network
+from pipelines.read.frames import FrameSource, SampleError
+from pipelines.read.gops import ContainerSource, pyav_frames
+from pipelines.watchdog import Activity
 from shards import Split
 
-ATTEMPTS = 20  # replacements tried for one video
+LIVE: weakref.WeakSet[Loader] = weakref.WeakSet()  # what a forked child must leave alone
 
 
-class TrainLoader(Loader):
-    """Training batches whose order and draws are a function of (seed, epoch, position) alone.
-
-    Position counts views of videos over all ranks. LoaderError for sizes that do not divide, and
-    when more videos are broken than `config.bad_share` bears.
-    """
+class Loader(ABC):
+    """Plans in, decoded batches out; a subclass says what becomes of a broken video."""
 
     def __init__(
-        self,
-        split: Split,
-        sampling: SamplingConfig,
-        augment: AugmentConfig,
-        config: LoaderConfig,
-        *,
-        seed: int,
-        batch_size: int,
-        rank: int = 0,
-        world: int = 1,
-        device: str = "cpu",
-        quarantine: Path | None = None,
+        self, split: Split, config: LoaderConfig, spec: GraphSpec, frames: int, device: str
     ) -> None:
-        check_world(rank, world)
-        split = self._on_scratch(split, config, seed, rank, world)
-        check_batch(batch_size)
-        if batch_size % augment.repeats:
-            raise LoaderUsageError(
-                f"a batch of {batch_size} does not hold whole groups of {augment.repeats} "
-                "repeated views (augment.repeats)"
-            )
-        views = len(split) * augment.repeats
-        if views < batch_size * world:
-            raise LoaderUsageError(
-                f"{split.root / split.name} has {views} views an epoch, fewer than one step takes "
-                f"({world} ranks x batch {batch_size}): use a smaller batch"
-            )
-        self.sampling, self.augment, self.seed = sampling, augment, seed
-        self.batch_size, self.rank, self.world = batch_size, rank, world
-        decode = choose_decode(split.codec, device, config)
-        frames = sampling.segments * sampling.frames
-        spec = graph_spec(
-            decode, device, config, videos=batch_size, frames=frames, size=augment.size,
-            flip=augment.flip > 0, colour=augment.colour,
-        )  # fmt: skip
-        super().__init__(split, config, spec, frames, device)
-        if config.reader == "webdataset":
-            stream = StreamSpec(
-                spec, sampling, augment, gop=fragment_frames(split), shuffle=config.order.window * 8
-            )
-            self._stream = Stream(self.split, stream, seed=seed, rank=rank, world=world)
-        self.planner = TrainPlanner(split, sampling, augment, seed)
-        self.quarantine = Quarantine(quarantine, len(split) // world, config.bad_share, rank)
-        self._epoch = 0
+        self.split, self.config, self.device = split, config, torch.device(device)
+        self.activity = Activity()
+        self._on_pyav = spec.head == "frames"
+        kind = FrameSource if spec.head == "image" else ContainerSource
+        self.source = kind(
+            split, self.activity, threads=config.read_threads, gap=_gap_kb(split, config) << 10
+        )
+        self._spec, self._frames = spec, frames
+        self._stream: Stream | None = None
+        self._decoder: Decoder | None = None
+        self._feeder: Feeder | None = None
+        self._held: deque[tuple[Any, Any]] = deque()
+        self._owner = os.getpid()
+        LIVE.add(self)
+        # Also runs when the interpreter ends, while DALI's threads can still be stopped in order.
+        self._finalizer = weakref.finalize(self, Loader._shut, self.__dict__)
+
+    def close(self) -> None:
+        """Stop all threads and free the graph; the loader cannot be used afterwards."""
+        self._finalizer()
 
     @staticmethod
-    def _on_scratch(split: Split, config: LoaderConfig, seed: int, rank: int, world: int) -> Split:
-        tars = None
-        if config.stage == "lanes":
-            if config.order.shares % world:
-                raise LoaderUsageError(
-                    f"{world} ranks do not divide loader.order.shares {config.order.shares}, so a "
-                    "node would need other tars in each epoch: use loader.order.shares 960, or "
-                    "loader.stage all"
-                )
-            order = epoch_order(split.samples["tar"], seed, 0, config.order)
-            ranks = [r for r in node_ranks(rank) if r < world]
-            tars = lane_tars(split, order, ranks, world).tolist()
-        staged = stage(split, config, tars)
-        warn_of_network(staged, config)
-        return staged
+    def _shut(parts: dict[str, Any]) -> None:
+        feeder, decoder = parts["_feeder"], parts["_decoder"]
+        if parts["_owner"] != os.getpid():
+            return  # see _in_a_fork
+        free = feeder is None or feeder.close()
+        if decoder is not None and free:
+            decoder.close()
+        parts["_feeder"] = parts["_decoder"] = None
+        parts["source"].close()
 
-    def samples_per_epoch(self) -> int:
-        """Views of one epoch over all ranks: whole global batches, the tail is dropped."""
-        return len(self) * self.batch_size * self.world
+    def _run(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[Loaded, float]]:
+        """Decoded batches of these plans, with the seconds that the consumer stood still."""
+        if not self._finalizer.alive:
+            raise LoaderError("this loader has been closed: make a new one")
+        if self._owner != os.getpid():
+            raise LoaderError("this process is a fork of the one that loads: make a loader here")
+        self._end_run()
+        if self._decoder is None:
+            self._decoder = self._make_decoder()
+        feeder = self._feeder = Feeder(
+            plans,
+            self._load,
+            self._repair,
+            self._decoder,
+            self.activity,
+            prefetch=self.config.prefetch,
+        )
+        feeder.start()
+        try:
+            while True:
+                start = time.perf_counter()
+                loaded = feeder.get(self.config.watchdog, self.config.hang)
+                if loaded is None:
+                    return
+                yield loaded, time.perf_counter() - start
+        finally:
+            if self._feeder is feeder:
+                self._end_run()
 
-    def __len__(self) -> int:
-        """Global batches of one epoch."""
-        return len(self.split) * self.augment.repeats // (self.batch_size * self.world)
-
-    def epoch(self, epoch: int, start: int = 0, state: bytes | None = None) -> Iterator[Batch]:
-        """Batches of this rank from position `start`, the views all ranks have already seen.
-
-        state: with the webdataset reader, `Batch.state` of the last batch seen by this rank;
-        without it the reader goes through what was seen once more, undecoded.
-        """
-        step = self.batch_size * self.world
-        if start % step or not 0 <= start <= self.samples_per_epoch():
-            raise LoaderUsageError(
-                f"cannot start at sample {start}: {self.world} ranks x batch {self.batch_size} "
-                f"take {step} samples a step, so the start must be a multiple of {step}; use a "
-                "number of ranks and a batch size with which it is"
-            )
-        self._epoch = epoch
+    def _make_decoder(self) -> Decoder:
+        pinned, prefetch = self.device.type == "cuda", self.config.prefetch
         if self._stream is not None:
-            plans = self._stream.open(epoch, start // step, len(self), state)
-            return self._batches(plans)
-        plans = self._plans(epoch, start // step)
-        if self.config.order.kind == "blocked":
-            plans = read_ahead(plans, self._batches_ahead(), self._fetch, self._storage)
-        return self._batches(plans)
+            spec = self._stream.spec
+            return StreamDecoder(spec, self._frames, pinned=pinned, prefetch=prefetch)
+        return Decoder(self._spec, self._frames, pinned=pinned, prefetch=prefetch)
 
-    def _storage(self, sample: int) -> tuple[int, int]:
-        row = self.split.samples[sample]
-        return int(row["tar"]), int(row["offset"])
+    def _end_run(self) -> None:
+        if self._feeder is not None and not self._feeder.close():
+            self._decoder = None  # a thread is stuck in it: leave it behind
+        self._feeder = None
 
-    def _batches_ahead(self) -> int:
-        """Batches whose videos fill the shuffle windows of this rank's lanes, or the memory."""
-        videos = self.config.order.window * LANES // self.world
-        counts = self.split.manifest["counts"]
-        frame = sum(tar["size"] for tar in self.split.manifest["tars"]) / max(1, counts["frames"])
-        view = frame * self.sampling.segments * self.sampling.frames
-        # Two groups are in memory: one in use, one being read.
-        room = (self.config.ahead_mb << 20) / (2 * view)
-        return max(1, int(min(videos, room) * self.augment.repeats) // self.batch_size)
+    def _load(self, plan: BatchPlan) -> Loaded:
+        """Read one batch; what cannot be read is replaced or, in evaluation, left out."""
+        if self._stream is not None:
+            loaded, faults = self._stream.load()
+            if faults:
+                self._repair_stream(loaded, faults)
+            return loaded
+        loaded = Loaded(plan, [row for row in range(len(plan.ids)) if plan.ids[row] >= 0], None)
+        rows = loaded.rows
+        found = plan.found or self._fetch(plan.ids[rows].tolist(), list(plan.frames[rows]))
+        plan.found = None
+        payload = dict(zip(rows, found, strict=True))
+        for row in rows.copy():
+            if isinstance(payload[row], SampleError):
+                payload[row] = self._failed(loaded, row, str(payload[row]))
+        self._encode(loaded, payload)
+        return loaded
 
-    def order(self, epoch: int) -> np.ndarray:
-        """Sample ids (N,) in the order of `epoch`, over all ranks."""
-        return epoch_order(self.split.samples["tar"], self.seed, epoch, self.config.order)
-
-    def _plans(self, epoch: int, first_batch: int) -> Iterator[BatchPlan]:
-        repeats = self.augment.repeats
-        per_step = self.batch_size // repeats  # videos of this rank
-        mine = self.order(epoch)[self.rank :: self.world]
-        for batch in range(first_batch, len(self)):
-            videos = mine[batch * per_step : (batch + 1) * per_step]
-            yield self.planner.plan(
-                epoch, np.repeat(videos, repeats), np.tile(np.arange(repeats), per_step)
-            )
-
-    def _batches(self, plans: Iterator[BatchPlan]) -> Iterator[Batch]:
-        U, T, size = self.sampling.segments, self.sampling.frames, self.augment.size
-        for loaded, waited in self._run(plans):
-            start = time.perf_counter()
-            clips = self._clips(loaded, (U, T, size, size, 3))
-            loaded.seconds |= {"handover": time.perf_counter() - start, "wait": waited}
-            yield Batch(
-                clips=clips,
-                labels=torch.from_numpy(loaded.plan.labels),
-                ids=loaded.plan.ids,
-                valid=np.ones(len(clips), bool),
-                wait=loaded.seconds,
-                replaced=loaded.replaced,
-                state=loaded.state,
-            )
-
-    def _repair_stream(self, loaded: Loaded, faults: dict[int, str]) -> None:
-        """The same rule as for the default reader; the stand-in takes over crop and flip."""
-        for slot in sorted(faults):
-            place = self.source.place(int(loaded.plan.ids[slot]))
-            found = self._failed(loaded, slot, f"{place}: {faults[slot]}")
-            loaded.encoded.put(slot, found)
-
-    def _failed(self, loaded: Loaded, row: int, reason: str) -> Any:
-        """Put another video in the place: chosen by the broken one's id alone, so that neither
-        what failed before nor the number of ranks changes what a run sees."""
-        plan = loaded.plan
-        now = int(plan.ids[row])
-        self.quarantine.add(now, reason, self._epoch)
-        # A stand-in that DALI refuses in its turn gives way to the next of the same chain.
-        new = (now, reason, 0, len(loaded.replaced))
-        broken, reason, first, entry = loaded.stand_ins.get(row, new)
-        for attempt in range(first, ATTEMPTS):
-            other = replacement(broken, attempt, len(self.split))
-            view = self.planner.plan(self._epoch, np.array([other]), plan.repeats[[row]])
-            found = self._fetch([other], [view.frames[0]])[0]
-            if isinstance(found, SampleError):
-                self.quarantine.add(other, str(found), self._epoch)
-                continue
-            for name in ("ids", "labels", "frames", "boxes", "flips", "colours"):
-                getattr(plan, name)[row] = getattr(view, name)[0]
-            loaded.replaced[entry : entry + 1] = [(broken, other, reason)]
-            loaded.stand_ins[row] = (broken, reason, attempt + 1, entry)
+    def _fetch(self, ids: list[int], frames: list[np.ndarray]) -> list[Any]:
+        """Encoded frames, containers or (PyAV) decoded frames of each video, or a SampleError."""
+        found: list[Any] = self.source.fetch(ids, frames)
+        if not self._on_pyav:
             return found
-        raise LoaderError(f"no replacement for a broken video in {ATTEMPTS} attempts: {reason}")
+        good = [row for row, item in enumerate(found) if not isinstance(item, SampleError)]
+        places = [self.source.place(ids[row]) for row in good]
+        frames = self.source.pool.map(pyav_frames, [found[row] for row in good], places)
+        for row, decoded in zip(good, frames, strict=True):
+            found[row] = decoded
+        return found
+
+    def _encode(self, loaded: Loaded, payload: dict[int, Any]) -> None:
+        plan, rows = loaded.plan, loaded.rows
+        loaded.encoded = None
+        if rows:
+            loaded.encoded = EncodedBatch(
+                payload=[payload[row] for row in rows],
+                boxes=plan.boxes[rows],
+                flips=plan.flips[rows],
+                colours=plan.colours[rows],
+            )
+
+    def _repair(self, loaded: Loaded, faults: dict[int, str]) -> None:
+        """Replace or leave out what DALI refused; `faults` counts rows of the encoded batch."""
+        if self._stream is not None:
+            return self._repair_stream(loaded, faults)
+        payload = dict(zip(loaded.rows, loaded.encoded.payload, strict=True))
+        for row, reason in [(loaded.rows[at], faults[at]) for at in sorted(faults)]:
+            place = self.source.place(int(loaded.plan.ids[row]))
+            payload[row] = self._failed(loaded, row, f"{place}: {reason}")
+        self._encode(loaded, payload)
+
+    @abstractmethod
+    def _repair_stream(self, loaded: Loaded, faults: dict[int, str]) -> None:
+        """The same for the webdataset reader, which has no source to take a stand-in from."""
+
+    @abstractmethod
+    def _failed(self, loaded: Loaded, row: int, reason: str) -> Any:
+        """Deal with a broken video; returns the bytes that take its place, if any."""
+
+    def _clips(self, loaded: Loaded, shape: tuple[int, ...]) -> torch.Tensor:
+        """The clips of all rows, zeros where a row has none."""
+        total = len(loaded.plan.ids)
+        if loaded.outputs is None:
+            return torch.zeros((total, *shape), dtype=torch.uint8, device=self.device)
+        clips = loaded.outputs
+        if not isinstance(clips, torch.Tensor):
+            assert self._decoder is not None
+            clips = self._decoder.tensor(loaded.outputs)
+            self._hold(loaded.outputs)
+        if clips.device != self.device:
+            clips = clips.to(self.device, non_blocking=True)
+        if len(clips) < total:
+            whole = clips.new_zeros((total, *clips.shape[1:]))
+            whole[torch.as_tensor(loaded.rows, device=clips.device)] = clips
+            clips = whole
+        return clips.view(total, *shape)
+
+    def _hold(self, outputs: Any) -> None:
+        """Keep DALI's memory until the GPU has done what was launched on the batch before."""
+        if self.device.type != "cuda":
+            return
+        event = torch.cuda.Event()
+        event.record()
+        self._held.append((event, outputs))
+        # The consumer has launched its work on a batch by the time it asks for the next one, so
+        # the event recorded after it guards the outputs before it.
+        while len(self._held) > 2 and self._held[1][0].query():
+            self._held.popleft()
+
+
+def _in_a_fork() -> None:
+    """Let a forked child never free DALI's graphs: it has none of the threads they would wait for,
+    so that DALI would hang or crash when the child ends."""
+    for loader in list(LIVE):
+        for holder in (loader._decoder, loader._stream):
+            pipeline = getattr(holder, "pipeline", None)
+            graph = getattr(pipeline, "_pipe", None)
+            if pipeline is not None and graph is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph))
+                pipeline._pipe = None
+
+
+os.register_at_fork(after_in_child=_in_a_fork)
+
+
+def _gap_kb(split: Split, config: LoaderConfig) -> int:
+    """See LoaderConfig.gap_kb."""
+    if config.gap_kb is not None:
+        return config.gap_kb
+    if config.order.kind == "blocked":
+        return 8192
+    return 256 if split.tars and is_network(split.tars[0]) else 0

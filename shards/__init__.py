@@ -1,9 +1,9 @@
 """The shard format: write, index, read, verify. Knows video files and tars, not torch."""
 
-from shards.build import Report, build_split
+from shards.build.split import Report, build_split
 from shards.errors import ShardError, ShardUsageError
-from shards.index import Split, open_split
-from shards.settings import ShardSettings, Source
+from shards.format.index import Split, open_split
+from shards.format.settings import ShardSettings, Source
 
 __all__ = [
     "Report",

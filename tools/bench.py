@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benches.common import Report
 
-from dsanet.engine.distributed import use_device
-from dsanet.engine.entry import guarded
+from dsanet.engine.launch.distributed import use_device
+from dsanet.engine.main import guarded
 
 SUBJECTS = {
     "model": "training step and 8x3 inference against the release's formulation",

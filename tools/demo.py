@@ -21,7 +21,7 @@ from demo_videos import VideoSettings, class_names, plan_split, write_split
 from rich.console import Console
 from rich.progress import track
 
-from dsanet.engine.entry import guarded
+from dsanet.engine.main import guarded
 
 ROOT = Path(__file__).resolve().parent.parent
 # A network this narrow has too few channels for the paper's beta of 1/8.

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from dsanet import ModelError, build_model, load_weights
-from dsanet.engine.entry import guarded
-from dsanet.engine.trained import load_trained
+from dsanet.engine.evaluation.trained_network import load_trained
+from dsanet.engine.main import guarded
 from dsanet.inference import ClipShape, export_onnx, export_program, fold_batch_norms
 from dsanet.recognizer import Recognizer
 

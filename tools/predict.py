@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 
 from dsanet.engine.checkpoint import write_atomic
-from dsanet.engine.distributed import World, use_device
-from dsanet.engine.entry import guarded
-from dsanet.engine.evaluate import EvalConfig
-from dsanet.engine.predict import Prediction, predict
-from dsanet.engine.trained import load_trained
+from dsanet.engine.evaluation.evaluate import EvalConfig
+from dsanet.engine.evaluation.predict import Prediction, predict
+from dsanet.engine.evaluation.trained_network import load_trained
+from dsanet.engine.launch.distributed import World, use_device
+from dsanet.engine.main import guarded
 
 
 def parse() -> argparse.Namespace:

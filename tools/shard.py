@@ -19,11 +19,11 @@ from rich.console import Console
 
 from shards import ShardError, ShardSettings, build_split
 from shards.annotations import DATASETS, read_classes, read_list
-from shards.manifest import find_splits, known_classes
-from shards.plan import parse_task
-from shards.progress import BuildProgress, print_report, verify_shown
-from shards.settings import CODECS
-from shards.state import merge, reindex
+from shards.build.plan import parse_task
+from shards.build.progress import BuildProgress, print_report, verify_shown
+from shards.build.state import merge, reindex
+from shards.format.manifest import find_splits, known_classes
+from shards.format.settings import CODECS
 
 UPKEEP = {"merge": merge, "reindex": reindex}
 

@@ -15,8 +15,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from dsanet import NetworkConfig
 from dsanet.engine.checkpoint import CheckpointConfig
+from dsanet.engine.cli_errors import explain
 from dsanet.engine.errors import UsageError, require
-from dsanet.engine.explain import explain
 from dsanet.engine.loss import LossConfig
 from dsanet.engine.optim import OptimConfig, ScheduleConfig
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig

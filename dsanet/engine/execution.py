@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dsanet.engine.config import RuntimeConfig
-from dsanet.engine.distributed import World
 from dsanet.engine.errors import UsageError
+from dsanet.engine.launch.distributed import World
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

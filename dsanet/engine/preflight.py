@@ -16,7 +16,7 @@ import torch.distributed as dist
 from dsanet.engine.errors import EngineError
 from dsanet.engine.execution import autocast
 from dsanet.engine.loss import Targets, cross_entropy
-from dsanet.engine.training import Training
+from dsanet.engine.setup import Training
 from shards import Split
 
 GIB = 2**30

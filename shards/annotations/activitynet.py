@@ -9,9 +9,9 @@ from typing import Any
 
 from shards.annotations.files import VideoFolder
 from shards.annotations.plain import Listing
+from shards.build.plan import clean_key
 from shards.errors import ShardError, ShardUsageError
-from shards.plan import clean_key
-from shards.settings import Source
+from shards.format.settings import Source
 
 SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 Segment = tuple[float, float, str]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from shards.annotations.files import VideoFolder, normal_name
 from shards.annotations.plain import Listing, read_table, to_label
+from shards.build.plan import unique_keys
 from shards.errors import ShardError
-from shards.plan import unique_keys
-from shards.settings import Source
+from shards.format.settings import Source
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
 MINI_CLASSES = 200

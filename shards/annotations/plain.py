@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shards.build.plan import unique_keys
 from shards.errors import ShardError
-from shards.plan import unique_keys
-from shards.settings import Source
+from shards.format.settings import Source
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shards.annotations.plain import Listing, read_lines, to_label
 from shards.errors import ShardError
-from shards.settings import Source
+from shards.format.settings import Source
 
 RATE = "12"
 

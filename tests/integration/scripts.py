@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dsanet.engine.entry import eval_main, guarded, train_main
-from dsanet.engine.signals import Signals
+from dsanet.engine.launch.signals import Signals
+from dsanet.engine.main import eval_main, guarded, train_main
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """

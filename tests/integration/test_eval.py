@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dsanet.engine.config import TrainConfig
-from dsanet.engine.console import Console
-from dsanet.engine.distributed import World
-from dsanet.engine.evaluate import EvalConfig, out_folder, parse_eval, run_evaluation
-from dsanet.engine.training import open_splits
+from dsanet.engine.evaluation.evaluate import EvalConfig, out_folder, parse_eval, run_evaluation
+from dsanet.engine.launch.distributed import World
+from dsanet.engine.report.console import Console
+from dsanet.engine.setup import open_splits
 from pipelines import LoaderConfig
 from shards import open_split
 from tests.integration.scripts import eval_here, run_script

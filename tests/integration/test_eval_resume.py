@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dsanet.engine.views import Scorer
+from dsanet.engine.evaluation.scoring import Scorer
 from pipelines import Batch, EvalLoader
 from tests.integration.scripts import eval_here, finish
 

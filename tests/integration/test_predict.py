@@ -14,8 +14,8 @@ import pytest
 from dsanet.engine import EngineError
 from dsanet.engine.config import load_saved
 from dsanet.engine.preflight import check_disk
-from dsanet.engine.record import RunFolder
-from dsanet.engine.training import Training
+from dsanet.engine.run_folder import RunFolder
+from dsanet.engine.setup import Training
 from shards import Source
 from tests.integration.scripts import eval_here, records, run_script, train_here
 

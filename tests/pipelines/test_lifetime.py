@@ -20,8 +20,8 @@ from pipelines import (
     LoaderError,
     OrderConfig,
 )
-from pipelines.activity import Activity
-from pipelines.source import FrameSource
+from pipelines.read.frames import FrameSource
+from pipelines.watchdog import Activity
 from shards import Split
 from tests.pipelines.loaders import train
 

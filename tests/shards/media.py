@@ -12,8 +12,8 @@ import av
 import numpy as np
 
 from shards import ShardSettings, Source
-from shards.sample import pack
-from shards.tars import TarWriter
+from shards.encode.sample import pack
+from shards.format.tars import TarWriter
 
 
 def moving_squares(count: int, size: tuple[int, int] = (96, 64), seed: int = 0) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.decode import usable_cores
+from pipelines.decode.decoder import usable_cores
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINING = ("k400", "mini-k200", "sthv1", "activitynet")

@@ -12,7 +12,7 @@ from ablations import TABLES
 
 import dsanet
 from dsanet.engine.config import parse_train, plain
-from dsanet.engine.evaluate import parse_eval
+from dsanet.engine.evaluation.evaluate import parse_eval
 
 ROWS = {f"{number}: {row.label}": row for number, rows in TABLES.items() for row in rows}
 

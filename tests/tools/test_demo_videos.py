@@ -20,8 +20,8 @@ from demo_videos import (
 
 from dsanet.engine.config import recipe_path
 from pipelines import SamplingConfig
-from pipelines.sampling import test_frames as clips_of
-from pipelines.sampling import train_frames, val_frames
+from pipelines.plan.sampling import test_frames as clips_of
+from pipelines.plan.sampling import train_frames, val_frames
 
 SETTINGS = VideoSettings()
 

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dsanet.engine.record import versions
+from dsanet.engine.run_folder import versions
 
 
 def _cpu_name() -> str:

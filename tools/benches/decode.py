@@ -37,7 +37,7 @@ from benches.clips import (
 from benches.common import Report
 from benches.peers import READERS, PeerVideos, dali_files
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
-from pipelines.plan import TrainPlanner
+from pipelines.plan.planner import TrainPlanner
 from shards import Split
 
 MEASURED = ("videos_per_s", "cpu_ms", "spread", "stored_kb", "videos_a_block", "blocks")

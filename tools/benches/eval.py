@@ -13,8 +13,8 @@ import dsanet
 from benches.common import Report
 from benches.shardset import describe, lengthen, shard_set
 from dsanet.engine import execution
-from dsanet.engine.distributed import use_device
-from dsanet.engine.views import Scorer
+from dsanet.engine.evaluation.scoring import Scorer
+from dsanet.engine.launch.distributed import use_device
 from pipelines import EvalLoader, LoaderConfig, SamplingConfig
 from shards import open_split
 

@@ -19,7 +19,7 @@ import torch
 from benches.clips import cores, kind_of_clips, make_shards, make_tiny, make_videos
 from benches.common import Report, halves_of_cores
 from pipelines import AugmentConfig, LoaderConfig, OrderConfig, SamplingConfig, TrainLoader
-from pipelines.decode import Decoder
+from pipelines.decode.decoder import Decoder
 from shards import Split, open_split
 
 STAGES = ("plan", "read", "decode", "augment", "handover")

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from benches.clips import cores
-from pipelines.finish import resize
-from pipelines.graph import dali
-from pipelines.plan import BatchPlan
+from pipelines.decode.cpu_resize import resize
+from pipelines.decode.graph import dali
+from pipelines.plan.planner import BatchPlan
 
 SIZE = 224
 

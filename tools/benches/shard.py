@@ -19,10 +19,10 @@ from benches.common import Report, alternate
 from benches.synthetic import probe_index, synthetic_split
 from shards import ShardSettings, Source, build_split
 from shards.annotations.files import SUFFIXES
-from shards.plan import unique_keys
-from shards.sample import open_origin
-from shards.tars import Window
-from shards.transcode import Transcoder
+from shards.build.plan import unique_keys
+from shards.encode.sample import open_origin
+from shards.encode.transcode import Transcoder
+from shards.format.tars import Window
 
 PARTS = ("speed", "quality", "memory", "index")
 LONG = """

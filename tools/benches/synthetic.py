@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from shards import ShardSettings
-from shards.index import ARRAYS
-from shards.manifest import FORMAT, FORMAT_VERSION, write_json
+from shards.format.index import ARRAYS
+from shards.format.manifest import FORMAT, FORMAT_VERSION, write_json
 
 
 def synthetic_split(root: Path, videos: int, frames: int, per_tar: int = 64) -> None:

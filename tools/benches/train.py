@@ -21,13 +21,13 @@ from benches.clips import kind_of_clips
 from benches.common import Report, halves_of_cores
 from benches.shardset import describe, lengthen, shard_set
 from dsanet.engine.config import parse_train
-from dsanet.engine.console import Console
-from dsanet.engine.continuation import open_folder
-from dsanet.engine.distributed import World, use_device
-from dsanet.engine.loop import Loop
-from dsanet.engine.meters import Times
-from dsanet.engine.signals import Signals
-from dsanet.engine.training import Training, assemble
+from dsanet.engine.launch.distributed import World, use_device
+from dsanet.engine.launch.signals import Signals
+from dsanet.engine.report.console import Console
+from dsanet.engine.report.stall_meter import Times
+from dsanet.engine.resume import open_folder
+from dsanet.engine.setup import Training, assemble
+from dsanet.engine.trainer import Loop
 from pipelines import Batch
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,1 @@
+"""Scores: views, averages, accuracy, validation, prediction."""

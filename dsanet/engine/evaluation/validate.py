@@ -1,0 +1,71 @@
+"""Validation within training: U centre snippets, one centre crop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dsanet.engine import execution
+from dsanet.engine.config import TrainConfig
+from dsanet.engine.evaluation.accuracy import scores_of
+from dsanet.engine.evaluation.scoring import Scorer, score_split
+from dsanet.engine.launch.distributed import World
+from dsanet.engine.report.console import Console
+from pipelines import EvalLoader
+from shards import Split
+
+
+class Validator:
+    """The validation split with its loader and the compiled network."""
+
+    def __init__(
+        self, config: TrainConfig, world: World, split: Split, precision: str, console: Console
+    ) -> None:
+        self.config, self.world, self.split = config, world, split
+        self.precision, self.console = precision, console
+        self._network: tuple[nn.Module, nn.Module] | None = None
+        self.loader = EvalLoader(
+            split,
+            config.sampling,
+            config.loader,
+            batch_size=config.validation.per_gpu or config.batch.per_gpu,
+            clips=None,
+            crops=1,
+            crop_size=config.augment.size,
+            # The paper's proportion: a crop of 224 out of a short side of 256.
+            resize_short=round(config.augment.size * 256 / 224),
+            rank=world.rank,
+            world=world.size,
+            device=str(world.device),
+        )
+
+    def _compiled(self, model: nn.Module) -> nn.Module:
+        if self._network is None or self._network[0] is not model:
+            network = execution.compiled(
+                model, self.config.compile, self.world.device, lambda _: None
+            )
+            self._network = (model, network)
+        return self._network[1]
+
+    def _scorer(self, model: nn.Module) -> Scorer:
+        segments: int | None = model.segments  # type: ignore[assignment]
+        return Scorer(self._compiled(model), segments, self.precision, self.world.device)
+
+    def run(self, model: nn.Module) -> dict[str, Any]:
+        """Scores of the network on the validation split; the same on every process."""
+        model.eval()
+        self.console.begin(len(self.split), lines=False)
+        table = score_split(self._scorer(model), self.loader, self.world, self.console)
+        self.console.begin(0)
+        model.train()
+        return scores_of(table.scores, table.relevant(self.split))
+
+    def rehearse(self, model: nn.Module, clips: Tensor) -> None:
+        """Score one batch, so that validation fails now if it must."""
+        model.eval()
+        self._scorer(model)(clips)
+
+    def close(self) -> None:
+        """Release the loader."""
+        self.loader.close()

@@ -1,0 +1,1 @@
+"""The reader that is DALI alone (`--loader.reader webdataset`)."""

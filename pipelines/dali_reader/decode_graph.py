@@ -1,0 +1,180 @@
+"""Graph B of `--loader.reader webdataset`: decodes, cuts and resizes what graph A has kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipelines.dali_reader.reader_graph import StreamSpec
+from pipelines.dali_reader.sampling import dali_math
+from pipelines.decode.decoder import Decoder
+from pipelines.decode.graph import (
+    AS_STORED,
+    COLOURS,
+    dali,
+    decoded_image,
+    decoded_video,
+    results,
+    tensors,
+)
+from pipelines.read.gops import Container
+
+
+def build_decoder(spec: StreamSpec) -> Any:
+    """Graph B."""
+    fn, types = dali().fn, dali().types
+    graph_spec = spec.graph
+
+    @dali().pipeline_def(
+        batch_size=graph_spec.batch,
+        num_threads=graph_spec.threads,
+        device_id=graph_spec.device_id,
+        exec_dynamic=True,
+        exec_pipelined=False,
+        prefetch_queue_depth=2,
+    )
+    def graph() -> Any:
+        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+        frames: Any = None
+        if graph_spec.head == "image":
+            size = fn.peek_image_shape(encoded, **AS_STORED)[0:2]
+        else:
+            frames = decoded_video(encoded, graph_spec)
+            size = frames.shape()[1:3]
+        height, width = (fn.cast(size[axis], dtype=types.FLOAT) for axis in (0, 1))
+        given: dict[str, Any] = {}
+        if spec.augment is None:
+            windows = _eval_windows(height, width, spec)
+        else:
+            x = fn.external_source(name="draws", dtype=types.FLOAT, ndim=1)
+            windows = [_train_window(height, width, x, spec)]
+            given["flip"] = fn.cast(x[5] < spec.augment.flip, dtype=types.INT32)
+        if frames is None:
+            frames = decoded_image(encoded, windows[0], graph_spec)
+        if graph_spec.colour:
+            factors = fn.external_source(name="colours", dtype=types.FLOAT, ndim=1)
+            given |= {name: factors[column] for column, name in enumerate(COLOURS)}
+        return results(frames, windows, given, graph_spec)
+
+    pipeline = graph()
+    pipeline.build()
+    return pipeline
+
+
+def _window(y: Any, x: Any, h: Any, w: Any) -> tuple[Any, Any]:
+    fn, types = dali().fn, dali().types
+    pairs = (fn.stack(y, x), fn.stack(h, w))
+    return tuple(fn.cast(pair, dtype=types.INT64) for pair in pairs)
+
+
+def _train_window(height: Any, width: Any, x: Any, spec: StreamSpec) -> tuple[Any, Any]:
+    """One try of RandomResizedCrop, held inside the picture; scale jitter and centre as ever."""
+    dm, augment = dali_math(), spec.augment
+    assert augment is not None
+    if augment.kind == "random_resized_crop":
+        area = (augment.scale[0] + x[2] * (augment.scale[1] - augment.scale[0])) * height * width
+        aspect = augment.ratio[0] + x[3] * (augment.ratio[1] - augment.ratio[0])
+        swap = dali().fn.cast(x[4] < 0.5, dtype=dali().types.FLOAT)
+        long, wide = dm.sqrt(area / aspect), dm.sqrt(area * aspect)
+        h = dm.clamp(dm.floor(long * (1 - swap) + wide * swap + 0.5), 1.0, height)
+        w = dm.clamp(dm.floor(wide * (1 - swap) + long * swap + 0.5), 1.0, width)
+        return _window(dm.floor(x[0] * (height - h + 1)), dm.floor(x[1] * (width - w + 1)), h, w)
+    low, high = augment.short_sides
+    short = low + dm.floor(x[2] * (high - low + 1)) if augment.kind == "scale_jitter" else low
+    side = dm.floor(dm.min(height, width) * augment.size / (short * 1.0) + 0.5)
+    if augment.kind == "centre":
+        return _window(dm.floor((height - side) / 2.0), dm.floor((width - side) / 2.0), side, side)
+    return _window(
+        dm.floor(x[0] * (height - side + 1)), dm.floor(x[1] * (width - side + 1)), side, side
+    )
+
+
+def _eval_windows(height: Any, width: Any, spec: StreamSpec) -> list[tuple[Any, Any]]:
+    """`crops.eval_boxes` in DALI's arithmetic."""
+    dm = dali_math()
+    ratio = min(spec.graph.size / spec.resize_short, 1.0)
+    side = dm.max(dm.floor(dm.min(height, width) * ratio + 0.5), 1.0)
+    # Along the side of no slack every place is the same, unless the crop is smaller than it.
+    tall = dali().fn.cast(height > width, dtype=dali().types.FLOAT)
+    windows = []
+    for place in [0.5] if spec.graph.crops == 1 else [0.0, 0.5, 1.0]:
+        y = dm.floor((height - side) * (place * tall + 0.5 * (1 - tall)))
+        x = dm.floor((width - side) * (0.5 * tall + place * (1 - tall)))
+        windows.append(_window(y, x, side, side))
+    return windows
+
+
+class StreamBatch:
+    """What graph A gave for one batch; `rows` says which of its samples stand in which slot.
+
+    stand_ins: by row, what is decoded in place of a broken video.
+    """
+
+    def __init__(
+        self,
+        outputs: dict[str, Any],
+        rows: list[int],
+        stand_ins: dict[int, dict[str, np.ndarray]] | None = None,
+    ) -> None:
+        self.outputs, self.rows = outputs, rows
+        self.stand_ins = {} if stand_ins is None else stand_ins
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, rows: Any) -> StreamBatch:
+        """The slots at `rows`."""
+        return StreamBatch(self.outputs, [self.rows[row] for row in rows], self.stand_ins)
+
+    def put(self, slot: int, found: Any) -> None:
+        """Give a slot other bytes, keeping its draws: JPEGs, or a Container."""
+        if isinstance(found, Container):
+            new = {"encoded": found.data, "picks": found.picks, "gather": found.gather}
+        else:
+            sizes = np.array([len(frame) for frame in found], np.int32)
+            new = {"encoded": np.concatenate(found), "sizes": sizes}
+        self.stand_ins[self.rows[slot]] = new
+
+    def column(self, name: str) -> list[np.ndarray]:
+        """One output of A, a view of it for each slot."""
+        return [
+            self.stand_ins.get(row, {}).get(name, np.asarray(self.outputs[name][row]))
+            for row in self.rows
+        ]
+
+
+class StreamDecoder(Decoder):
+    """Graph B behind the interface of `Decoder`."""
+
+    def __init__(
+        self, stream: StreamSpec, frames: int, *, pinned: bool = False, prefetch: int = 2
+    ) -> None:
+        self.stream = stream
+        super().__init__(stream.graph, frames, pinned=pinned, prefetch=prefetch)
+
+    def _build(self) -> Any:
+        return build_decoder(self.stream)
+
+    def submit(self, batch: Any) -> None:
+        """Start decoding a StreamBatch."""
+        image = self.spec.head == "image"
+        names = [] if image else ["picks", "gather"]
+        names += ["draws"] if self.stream.draws else []
+        names += ["colours"] if self.spec.colour else []
+        encoded = batch.column("encoded")
+        if image:
+            encoded = [frame for row in zip(encoded, batch.column("sizes"), strict=True)
+                       for frame in cut(*row)]  # fmt: skip
+        self.pipeline.feed_input("encoded", tensors(encoded))
+        for name in names:
+            column = batch.column(name)
+            if image:  # what is drawn for a video goes for all its frames
+                column = [one for one in column for _ in range(self.frames)]
+            self.pipeline.feed_input(name, column)
+        self.pipeline.schedule_run()
+
+
+def cut(data: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """Pieces of these sizes, one behind the other."""
+    return np.split(data, np.cumsum(sizes)[:-1])

@@ -1,0 +1,1 @@
+"""Encoded frames to crops: the DALI graph and the resize on the CPU."""

@@ -1,0 +1,157 @@
+"""Runs the graph on batches of videos, ahead of the consumer, and survives what DALI refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.decode.cpu_resize import Finisher
+from pipelines.decode.graph import GraphInput, GraphSpec, build_graph, feed
+from pipelines.errors import LoaderError
+
+MACHINE = re.compile(r"cuda|out of memory|cannot allocate|bad_alloc", re.IGNORECASE)
+
+
+@dataclass
+class EncodedBatch:
+    """What a decoder takes for V videos of F frames and C crops.
+
+    payload: per video a list of F encoded frames (image head), a Container (video head) or frames
+    (F, H, W, 3); boxes (V, C, 4); flips (V,); colours (V, 4).
+    """
+
+    payload: list[Any]
+    boxes: np.ndarray
+    flips: np.ndarray
+    colours: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.payload)
+
+    def part(self, rows: Sequence[int]) -> EncodedBatch:
+        """The videos at `rows`."""
+        at = list(rows)
+        return EncodedBatch(
+            payload=[self.payload[row] for row in at],
+            boxes=self.boxes[at],
+            flips=self.flips[at],
+            colours=self.colours[at],
+        )
+
+
+class DecodeError(Exception):
+    """DALI refused a batch; the text is its message."""
+
+
+class Decoder:
+    """A graph and the torch half of it.
+
+    `submit` starts a batch, `collect` returns the oldest one as uint8 (V, C, F, size, size, 3),
+    on the CPU or, for a graph with a device, on the GPU. prefetch: batches that its user keeps
+    ready; pinned: in page-locked memory, for a copy to a GPU.
+    """
+
+    def __init__(
+        self, spec: GraphSpec, frames: int, *, pinned: bool = False, prefetch: int = 2
+    ) -> None:
+        self.spec, self.frames = spec, frames
+        self.pipeline = self._build()
+        self._finisher = None
+        if not spec.resize:
+            self._finisher = Finisher(spec, frames, pinned=pinned, prefetch=prefetch)
+        self.resizes_here = not spec.resize
+
+    def _build(self) -> Any:
+        return build_graph(self.spec)
+
+    def submit(self, batch: EncodedBatch) -> None:
+        """Start decoding; at most two batches may be under way."""
+        feed(self.pipeline, self.spec, self._input(batch))
+        self.pipeline.schedule_run()
+
+    def collect(self) -> tuple[Any, ...]:
+        """Wait for the oldest batch. DecodeError where DALI raised on it, LoaderError where the
+        machine failed and no video is to blame."""
+        try:
+            return tuple(self.pipeline.outputs())
+        except RuntimeError as error:
+            reason = first_line(str(error))
+            if MACHINE.search(reason):
+                raise LoaderError(
+                    f"decoding failed for want of memory or of the GPU, not for a video: {reason}"
+                    " (try a smaller batch or loader.prefetch, and see nvidia-smi)"
+                ) from None
+            raise DecodeError(reason) from None
+
+    def tensor(self, outputs: tuple[Any, ...]) -> torch.Tensor:
+        """Outputs of `collect` as one tensor (V, C, F, size, size, 3); no copy where C = 1."""
+        if self._finisher is not None:
+            return self._finisher.clips(outputs)
+        size = self.spec.size
+        crops = [torch.from_dlpack(output.as_tensor()) for output in outputs]
+        shaped = [crop.view(-1, 1, self.frames, size, size, 3) for crop in crops]
+        return shaped[0] if len(shaped) == 1 else torch.cat(shaped, dim=1)
+
+    def bisect(self, batch: EncodedBatch) -> dict[int, str]:
+        """Rows of a refused batch that are at fault, with the reason of each."""
+        faults: dict[int, str] = {}
+        open_parts = [list(range(len(batch)))]
+        while open_parts:
+            rows = open_parts.pop()
+            try:
+                self.submit(batch.part(rows))
+                self.collect()
+            except DecodeError as error:
+                if len(rows) == 1:
+                    faults[rows[0]] = str(error)
+                else:
+                    half = len(rows) // 2
+                    open_parts += [rows[half:], rows[:half]]
+        return faults
+
+    def close(self) -> None:
+        """Free the graph and its threads."""
+        if self._finisher is not None:
+            self._finisher.close()
+        del self.pipeline
+
+    def _input(self, batch: EncodedBatch) -> GraphInput:
+        if self.spec.head == "video":
+            return GraphInput(
+                encoded=[container.data for container in batch.payload],
+                boxes=batch.boxes,
+                flips=batch.flips,
+                colours=batch.colours,
+                picks=[container.picks for container in batch.payload],
+                gathers=[container.gather for container in batch.payload],
+            )
+        if self.spec.head == "frames":
+            return GraphInput(batch.payload, batch.boxes, batch.flips, batch.colours)
+        return GraphInput(
+            encoded=[frame for video in batch.payload for frame in video],
+            boxes=np.repeat(batch.boxes, self.frames, axis=0),
+            flips=np.repeat(batch.flips, self.frames),
+            colours=np.repeat(batch.colours, self.frames, axis=0),
+        )
+
+
+def first_line(message: str) -> str:
+    """The telling line of a DALI error, which comes with a banner and a stack of C++ frames."""
+    message = message.rpartition("encountered:")[2]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Stacktrace", "[frame", "Error in"))]
+    return (telling or lines or ["DALI gave no reason"])[0][:300]
+
+
+def usable_cores() -> int:
+    """Cores of this process's share of the machine."""
+    cores = len(os.sched_getaffinity(0))
+    if "SLURM_CPUS_PER_TASK" in os.environ:  # a cluster that does not bind tasks shows all cores
+        return min(cores, int(os.environ["SLURM_CPUS_PER_TASK"]))
+    return max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

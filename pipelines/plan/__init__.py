@@ -1,0 +1,1 @@
+"""What is random is decided here: order, frames, crops."""

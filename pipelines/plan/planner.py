@@ -1,0 +1,243 @@
+"""Everything random about the data, decided before a byte is read.
+
+The order of an epoch is a function of (seed, epoch); the draws of one view of a video are a
+function of (seed, epoch, sample id, repeat). Both come from Philox, a counter-based generator:
+there is no state to save, and rank, world size, threads and decoder play no part. Only the raw
+stream is used, which NumPy promises never to change.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import LoaderUsageError
+from pipelines.plan.crops import CROP_DRAWS, AugmentConfig, random_boxes
+from pipelines.plan.sampling import SamplingConfig, train_frames
+from shards import Split
+
+LANES = 960  # = 2^6 * 3 * 5: any usual number of ranks divides it
+LANE_FACTORS = (2, 2, 2, 2, 2, 2, 3, 5)
+ORDERS = ("random", "blocked", "local")
+MASK = (1 << 64) - 1
+DRAWS, ORDER, RUNS, FALLBACK = range(4)  # what a stream is for: its own part of the counter
+FLIP, SEGMENT, COLOUR = 0, 1, slice(2, 6)  # places of the draws; the crop's and frames' follow
+CROP = slice(8, 8 + CROP_DRAWS)
+
+
+def raw_stream(seed: int, epoch: int, purpose: int, count: int, *, sample: int = 0) -> np.ndarray:
+    """Raw 64-bit draws (count,) of one stream."""
+    counter = [0, 0, sample & MASK, purpose]
+    return np.random.Philox(key=[seed & MASK, epoch & MASK], counter=counter).random_raw(count)
+
+
+def uniforms(seed: int, epoch: int, ids: np.ndarray, repeats: np.ndarray, count: int) -> np.ndarray:
+    """Draws (B, count) in [0, 1), one independent stream for each (id, repeat)."""
+    generator = np.random.Philox(key=[seed & MASK, epoch & MASK])
+    state = generator.state  # setting the counter costs a tenth of making a generator
+    raw = np.empty((len(ids), count), np.uint64)
+    for row, (sample, repeat) in enumerate(zip(ids.tolist(), repeats.tolist(), strict=True)):
+        state["state"]["counter"][:] = (0, repeat, sample, DRAWS)
+        generator.state = state
+        raw[row] = generator.random_raw(count)
+    return (raw >> np.uint64(11)) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class OrderConfig:
+    """How an epoch is ordered.
+
+    random: any video anywhere. blocked: runs of `block` consecutive videos of a tar (0: whole
+    tars) are dealt to the lanes anew each epoch and shuffled inside windows of `window` videos of
+    a lane, so that a run is one sequential read. local: whole tars are dealt to `shares` equal
+    shares for good, each shuffled anew in every epoch; position p draws on share p % shares, so a
+    rank needs only the tars of its own shares where the number of ranks divides `shares`. A global
+    batch of fewer videos than `shares` always meets the same shares; more shares suit more numbers
+    of ranks.
+    """
+
+    kind: str = "random"
+    block: int = 16
+    window: int = 64
+    shares: int = 192
+
+    def __post_init__(self) -> None:
+        if self.kind not in ORDERS:
+            raise LoaderUsageError(
+                f"loader.order.kind is {self.kind!r}: choose one of {', '.join(ORDERS)}"
+            )
+        for name, least in (("block", 0), ("window", 1)):
+            if (value := getattr(self, name)) < least:
+                raise LoaderUsageError(f"loader.order.{name} is {value}: give {least} or more")
+        if self.shares < 1 or LANES % self.shares:
+            raise LoaderUsageError(
+                f"loader.order.shares is {self.shares}: give a divisor of {LANES}, such as 64, 192 "
+                "or 320"
+            )
+
+
+def epoch_order(tars: np.ndarray, seed: int, epoch: int, config: OrderConfig) -> np.ndarray:
+    """Sample ids (N,) in the order of one epoch; tars (N,) names the tar of each sample.
+
+    Position p belongs to lane p % 960, whatever the number of ranks.
+    """
+    keys = raw_stream(seed, epoch, ORDER, len(tars))
+    if config.kind == "random":
+        return np.argsort(keys, kind="stable")
+    if config.kind == "local":
+        sequence, lanes = _shuffled_runs(tars, seed, 0, 0), config.shares
+        lane, place = _deal(len(tars), lanes)
+        window = place * 0
+    else:
+        sequence, lanes = _shuffled_runs(tars, seed, epoch, config.block), LANES
+        lane, place = _deal(len(tars), lanes)
+        window = place // config.window
+    dealt, shuffled = np.lexsort((place, lane)), np.lexsort((keys, window, lane))
+    # Both are sorted by lane: the i-th sample of lane l takes position i * lanes + l.
+    order = np.empty(len(tars), np.int64)
+    order[place[dealt] * lanes + lane[dealt]] = sequence[shuffled]
+    return order
+
+
+def _shuffled_runs(tars: np.ndarray, seed: int, epoch: int, block: int) -> np.ndarray:
+    """Sample ids with runs of consecutive samples of a tar kept together, the runs permuted."""
+    first = np.flatnonzero(np.r_[True, tars[1:] != tars[:-1]])
+    inside = np.arange(len(tars)) - np.repeat(first, np.diff(np.r_[first, len(tars)]))
+    starts = inside % block == 0 if block else inside == 0
+    run = np.cumsum(starts) - 1
+    keys = raw_stream(seed, epoch, RUNS, int(run[-1]) + 1)
+    return np.argsort(keys[run], kind="stable")
+
+
+def _deal(count: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lane and place in the lane of each position of a sequence dealt in contiguous shares."""
+    shares = lane_shares(lanes)
+    sizes = np.empty(lanes, np.int64)
+    sizes[shares] = count // lanes + (np.arange(lanes) < count % lanes)
+    lane_of_share = np.argsort(shares)
+    lane = np.repeat(lane_of_share, sizes)
+    place = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return lane, place
+
+
+def lane_shares(lanes: int = LANES) -> np.ndarray:
+    """Share (lanes,) of each lane, of which there are a divisor of 960: its digits reversed.
+
+    The lanes of rank r of W are r, r + W, ...; reversing the digits makes their shares neighbours
+    for W = 2, 4, ... 64, so a rank's videos lie in neighbouring tars.
+    """
+    lane, share, left = np.arange(lanes), np.zeros(lanes, np.int64), lanes
+    for digit in LANE_FACTORS:
+        if left % digit == 0:
+            share = share * digit + lane % digit
+            lane, left = lane // digit, left // digit
+    return share
+
+
+def check_world(rank: int, world: int) -> None:
+    """Refuse a world size that does not divide the lanes."""
+    if world < 1 or LANES % world:
+        near = max(w for w in range(1, LANES + 1) if LANES % w == 0 and w <= max(world, 1))
+        raise LoaderUsageError(
+            f"{world} ranks do not divide the epoch's {LANES} lanes: use {near} ranks"
+        )
+    if not 0 <= rank < world:
+        raise LoaderUsageError(f"rank {rank} of {world}: give 0 to {world - 1}")
+
+
+def check_batch(size: int) -> None:
+    """Refuse a batch of no videos."""
+    if size < 1:
+        raise LoaderUsageError(f"a batch of {size} videos: give 1 or more")
+
+
+@dataclass
+class BatchPlan:
+    """What to read and how to cut it, for B videos with F frames and C crops each.
+
+    ids (B,) sample in the split, -1 for a padded slot; frames (B, F) frame numbers; boxes
+    (B, C, 4) in source pixels; flips (B,) bool; colours (B, 4) factors of brightness, contrast,
+    saturation, and the turn of the hue in degrees; labels (B,).
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    frames: np.ndarray
+    boxes: np.ndarray
+    flips: np.ndarray
+    colours: np.ndarray
+    repeats: np.ndarray
+    found: list[Any] | None = None  # what has been read ahead
+
+
+class TrainPlanner:
+    """Draws the views of training videos: a pure function of (seed, epoch, id, repeat)."""
+
+    def __init__(
+        self, split: Split, sampling: SamplingConfig, augment: AugmentConfig, seed: int
+    ) -> None:
+        self.split, self.sampling, self.augment, self.seed = split, sampling, augment, seed
+        self.flipped_label = flipped_labels(split.classes, augment.flip_classes)
+        self.draws = CROP.stop + sampling.draws()
+
+    def plan(self, epoch: int, ids: np.ndarray, repeats: np.ndarray) -> BatchPlan:
+        """The plan of the views (id, repeat) of one batch."""
+        ids = np.asarray(ids, np.int64)
+        x = uniforms(self.seed, epoch, ids, repeats, self.draws)
+        rows = self.split.samples[ids]
+        labels = rows["label"].astype(np.int64)
+        target = self.flipped_label[labels]  # -1: this class is never flipped
+        flips = (x[:, FLIP] < self.augment.flip) & (target >= 0)
+        frames = np.stack(
+            [
+                train_frames(int(n), self.sampling, draws).reshape(-1)
+                for n, draws in zip(rows["num_frames"], x[:, CROP.stop :], strict=True)
+            ]
+        )
+        return BatchPlan(
+            ids=ids,
+            labels=np.where(flips & (labels >= 0), target, labels),
+            frames=frames,
+            boxes=random_boxes(rows["height"], rows["width"], x[:, CROP], self.augment)[:, None],
+            flips=flips,
+            colours=_colours(x[:, COLOUR], self.augment),
+            repeats=np.asarray(repeats),
+        )
+
+
+def _colours(x: np.ndarray, augment: AugmentConfig) -> np.ndarray:
+    strength = np.array([augment.brightness, augment.contrast, augment.saturation])
+    factors = 1 + (2 * x[:, :3] - 1) * strength
+    turn = (2 * x[:, 3:] - 1) * augment.hue * 360  # hue 0.1 turns by up to 36 degrees
+    return np.hstack([factors, turn]).astype(np.float32)
+
+
+def flipped_labels(classes: tuple[str, ...], rule: str) -> np.ndarray:
+    """Label (classes,) of each class seen in a mirror, -1 where it must not be flipped.
+
+    A last entry more than there are classes serves label -1 (none): it stays what it is.
+    """
+    labels = np.arange(len(classes) + 1)
+    if rule == "all":
+        return labels
+    names = {name.lower(): index for index, name in enumerate(classes)}
+    for name, index in names.items():
+        mirrored = _mirrored(name)
+        if mirrored != name:
+            swap = rule == "swap_directional"
+            labels[index] = names.get(mirrored, -1) if swap else -1
+    return labels
+
+
+def _mirrored(name: str) -> str:
+    other = {"left": "right", "right": "left"}
+    # Whole words alone: "upright" and "cleft" have no direction.
+    return re.sub(r"(?<![a-z])(left|right)(?![a-z])", lambda word: other[word[0]], name)
+
+
+def replacement(sample: int, attempt: int, count: int) -> int:
+    """The sample that stands in for a broken one: a function of its id alone."""
+    return int(raw_stream(0, 0, FALLBACK, attempt + 1, sample=sample)[attempt] % np.uint64(count))

@@ -1,0 +1,1 @@
+"""Bytes from disk: frames, groups of pictures, staging to local disks."""

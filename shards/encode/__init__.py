@@ -1,0 +1,1 @@
+"""One source into one sample: probe, decode, normalise, encode."""

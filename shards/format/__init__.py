@@ -1,0 +1,1 @@
+"""What is on disk: tars, side files, manifest, and the index that opens a split."""

@@ -1,0 +1,113 @@
+"""The memory-mapped index of a split, opened in milliseconds and shared by all its readers."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shards.build.plan import MAX_KEY
+from shards.errors import ShardError
+from shards.format.manifest import read_manifest
+from shards.format.mp4 import FRAME_DTYPE
+
+SAMPLE_DTYPE = np.dtype(
+    [
+        ("tar", "<i4"),  # which tar of the manifest
+        ("offset", "<i8"),  # first byte of key.mp4's data in the tar
+        ("size", "<i8"),  # bytes of the mp4
+        ("first_frame", "<i8"),  # first row in frames
+        ("num_frames", "<i4"),
+        ("width", "<i4"),
+        ("height", "<i4"),
+        ("fps", "<f4"),
+        ("label", "<i4"),  # the first label, -1 for none
+        ("first_label", "<i8"),  # first row in labels
+        ("num_labels", "<i4"),
+        ("first_fragment", "<i8"),  # first row in fragments; -1 for mjpeg
+        ("num_fragments", "<i4"),
+    ]
+)
+KEY_DTYPE = np.dtype(f"S{MAX_KEY}")
+LABEL_DTYPE = np.dtype("<i4")
+FRAGMENT_DTYPE = np.dtype("<u4")  # ends in bytes from the first byte of the mp4
+ARRAYS = {
+    "samples": SAMPLE_DTYPE,
+    "frames": FRAME_DTYPE,
+    "keys": KEY_DTYPE,
+    "labels": LABEL_DTYPE,
+    "fragments": FRAGMENT_DTYPE,
+}
+
+
+def _fits(found: np.dtype, wanted: np.dtype) -> bool:
+    """Whether an array can be read as wanted: further fields do not disturb."""
+    if found.names is None or wanted.names is None:
+        return found == wanted
+    return all(name in found.names and found[name] == wanted[name] for name in wanted.names)
+
+
+class Split:
+    """One split of a shard set, opened for reading; arrays are memory-mapped and read-only."""
+
+    def __init__(self, root: Path, name: str, manifest: dict[str, Any]) -> None:
+        self.root = root
+        self.name = name
+        self.manifest = manifest
+        self.classes: tuple[str, ...] = tuple(manifest["classes"])
+        self.codec: str = manifest["settings"]["codec"]
+        self.gop: int = 1 if self.codec == "mjpeg" else manifest["settings"]["gop"]
+        self.tars = [root / name / tar["name"] for tar in manifest["tars"]]
+        self.samples = self._open("samples", manifest["counts"]["samples"])
+        self.frames = self._open("frames", manifest["counts"]["frames"])
+        self._keys = self._open("keys", manifest["counts"]["samples"])
+        self._labels = self._open("labels")
+        self.fragments = self._open("fragments")
+
+    def _open(self, name: str, rows: int | None = None) -> np.ndarray:
+        path = self.root / self.name / f"{name}.npy"
+        remedy = f"tools/shard.py reindex {path.parent}"
+        try:
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise ShardError(f"{path} is missing: {remedy}") from None
+        except (OSError, ValueError, EOFError) as error:
+            raise ShardError(f"{path} is damaged ({error}): {remedy}") from None
+        if not _fits(array.dtype, ARRAYS[name]) or (rows is not None and len(array) != rows):
+            raise ShardError(f"{path} does not fit the manifest: {remedy}")
+        # Still mapped; np.memmap itself is a Python class that makes every look-up slow.
+        return array.view(np.ndarray)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.samples)
+
+    def key(self, i: int) -> str:
+        """Key of sample i."""
+        return bytes(self._keys[i]).decode("ascii")
+
+    def labels(self, i: int) -> tuple[int, ...]:
+        """All labels of sample i."""
+        first, count = int(self.samples["first_label"][i]), int(self.samples["num_labels"][i])
+        return tuple(int(label) for label in self._labels[first : first + count])
+
+    def tar_path(self, i: int) -> Path:
+        """The tar that holds sample i."""
+        return self.tars[self.samples["tar"][i]]
+
+    def part(self, ids: np.ndarray) -> Split:
+        """A split of these samples alone, numbered from 0, with the tars of the whole."""
+        chosen = copy.copy(self)
+        chosen.samples, chosen._keys = self.samples[ids], self._keys[ids]
+        return chosen
+
+    def __repr__(self) -> str:
+        return f"Split({str(self.root)!r}, {self.name!r}, {len(self)} samples, {self.codec})"
+
+
+def open_split(root: str | Path, name: str) -> Split:
+    """Open `root`/`name`. Raises ShardError that names what is missing and the remedy."""
+    root = Path(root)
+    return Split(root, name, read_manifest(root / name))

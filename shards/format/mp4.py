@@ -1,0 +1,156 @@
+"""Write a sample's mp4, and the table that says where each of its frames lies."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+from shards.format.settings import ShardSettings
+from shards.format.tars import Window
+
+FRAME_DTYPE = np.dtype([("offset", "<u4"), ("size", "<u4"), ("crc32", "<u4")])
+ENCODERS = {"mjpeg": "mjpeg", "h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9"}
+FRAGMENTED = "frag_keyframe+empty_moov+default_base_moof"
+
+
+def encoder_options(codec: str, quality: int, gop: int) -> dict[str, str]:
+    """Options for one thread, bit-exact output and, for the GOP codecs, closed GOPs of `gop`
+    frames without B-frames."""
+    common = {"threads": "1", "flags": "+bitexact"}
+    closed = {"g": str(gop), "keyint_min": str(gop), "bf": "0", "crf": str(quality)}
+    if codec == "mjpeg":
+        # 118 is FFmpeg's FF_QP2LAMBDA.
+        q = {"qmin": str(quality), "qmax": str(quality), "global_quality": str(118 * quality)}
+        return common | q | {"flags": "+bitexact+qscale"}
+    if codec == "h264":
+        x264 = {"preset": "veryfast", "sc_threshold": "0", "flags": "+bitexact+cgop"}
+        return common | closed | x264
+    if codec == "hevc":
+        x265 = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:open-gop=0:info=0"
+        limits = "pools=none:frame-threads=1:log-level=none"
+        return common | closed | {"preset": "veryfast", "x265-params": f"{x265}:{limits}"}
+    vp9 = {"b": "0", "deadline": "good", "cpu-used": "5", "row-mt": "0", "lag-in-frames": "0"}
+    return common | closed | vp9 | {"auto-alt-ref": "0"}
+
+
+def container_options(codec: str) -> dict[str, str]:
+    """Options of the mp4: nothing of the machine in it, and a fragment for each GOP."""
+    fragments = {} if codec == "mjpeg" else {"movflags": FRAGMENTED}
+    return {"fflags": "+bitexact"} | fragments
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the mp4 holds: size in pixels and a constant rate in frames per second."""
+
+    codec: str
+    width: int
+    height: int
+    rate: Fraction
+
+    @property
+    def pix_fmt(self) -> str:
+        """4:2:0, full range for JPEG and limited range for video codecs."""
+        return "yuvj420p" if self.codec == "mjpeg" else "yuv420p"
+
+
+class Mp4Writer:
+    """Encodes frames (or takes JPEGs as they are) into an mp4 in `window`."""
+
+    def __init__(self, window: Window, stream: Stream, settings: ShardSettings) -> None:
+        self.count = 0
+        self._codec = stream.codec
+        self._tick = 1 / stream.rate  # the muxer picks a finer one and changes the stream's
+        options = container_options(stream.codec)
+        self._container: Any = av.open(window, "w", format="mp4", options=options)
+        encoding = encoder_options(stream.codec, settings.effective_quality, settings.gop)
+        if stream.codec == "mjpeg":
+            self._encoder = self._jpeg_encoder(stream, encoding)
+        else:
+            self._encoder = self._video_encoder(stream, encoding)
+
+    def _jpeg_encoder(self, stream: Stream, options: dict[str, str]) -> Any:
+        sizes = {"width": stream.width, "height": stream.height, "pix_fmt": stream.pix_fmt}
+        self._stream = self._container.add_mux_stream("mjpeg", rate=stream.rate, **sizes)
+        self._stream.time_base = self._tick
+        encoder: Any = av.CodecContext.create("mjpeg", "w")
+        for name, value in sizes.items():
+            setattr(encoder, name, value)
+        encoder.time_base, encoder.color_range = self._tick, 2
+        encoder.options = options
+        return encoder
+
+    def _video_encoder(self, stream: Stream, options: dict[str, str]) -> Any:
+        name = ENCODERS[stream.codec]
+        self._stream = self._container.add_stream(name, rate=stream.rate, options=options)
+        encoder = self._stream.codec_context
+        encoder.width, encoder.height, encoder.pix_fmt = stream.width, stream.height, "yuv420p"
+        encoder.time_base, encoder.thread_count = self._tick, 1
+        encoder.colorspace, encoder.color_range = 6, 1  # SMPTE 170M is BT.601; limited range
+        if stream.codec == "hevc":
+            encoder.codec_tag = "hvc1"
+        return encoder
+
+    def write(self, frame: Any, repeats: int = 1) -> None:
+        """Store a frame in the next `repeats` slots; a repeated JPEG is encoded once."""
+        frame.time_base = self._encoder.time_base
+        frame.pict_type = 0
+        if self._codec == "mjpeg":
+            frame.pts = self.count
+            for packet in self._encoder.encode(frame):
+                self.write_jpeg(bytes(packet), repeats)
+            return
+        for _ in range(repeats):
+            frame.pts = self.count
+            self._container.mux(self._encoder.encode(frame))
+            self.count += 1
+
+    def write_jpeg(self, data: bytes, repeats: int = 1) -> None:
+        """Store one JPEG, bit for bit, in the next `repeats` slots."""
+        for _ in range(repeats):
+            packet: Any = av.Packet(data)
+            packet.stream, packet.time_base = self._stream, self._tick
+            packet.pts = packet.dts = self.count
+            packet.duration, packet.is_keyframe = 1, True
+            self._container.mux(packet)
+            self.count += 1
+
+    def close(self) -> None:
+        """Flush the encoder and write the container's tables."""
+        if self._codec != "mjpeg":
+            self._container.mux(self._encoder.encode(None))
+        self._container.close()
+
+
+def frame_table(file: Any) -> np.ndarray:
+    """The table (N,) of offset, size (bytes) and CRC-32 of an mp4's frames, by demultiplexing."""
+    rows = []
+    file.seek(0)
+    with av.open(file, format="mp4") as container:
+        for packet in container.demux(video=0):
+            if packet.size:
+                rows.append((packet.pos, packet.size, zlib.crc32(packet)))
+    return np.array(rows, FRAME_DTYPE)
+
+
+def fragment_ends(file: Any) -> tuple[int, list[int]]:
+    """(bytes before the first fragment, end of each fragment) of a fragmented mp4."""
+    ends: list[int] = []
+    init, at, end_of_file = 0, 0, file.seek(0, 2)
+    while at + 8 <= end_of_file:
+        file.seek(at)
+        head = file.read(16)
+        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if kind == b"moof" and not ends and not init:
+            init = at
+        at += size or end_of_file - at
+        if kind == b"mdat" and init:
+            ends.append(at)
+    return init, ends

@@ -1,0 +1,90 @@
+"""Views of a video: which clips meet in a group, and what is averaged."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dsanet.engine import UsageError
+from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, group_views, merged
+from dsanet.engine.launch.distributed import World
+
+
+def views(B: int, C: int, K: int) -> Tensor:
+    """uint8 (B, C, K, 1, 1, 1, 3) whose three bytes are the indices of video, crop and clip."""
+    out = torch.zeros(B, C, K, 1, 1, 1, 3, dtype=torch.uint8)
+    for b, c, k in itertools.product(range(B), range(C), range(K)):
+        out[b, c, k] = torch.tensor([b, c, k], dtype=torch.uint8)
+    return out
+
+
+def test_each_group_is_of_one_crop_and_spans_the_video() -> None:
+    groups = group_views(views(2, 3, 8), segments=4)
+    assert groups.shape == (2, 6, 4, 1, 1, 1, 3)
+    for b in range(2):
+        found = [[tuple(s.flatten().tolist()) for s in group] for group in groups[b]]
+        # Pass g of G = 2 takes the clips g, g + 2, g + 4, g + 6 of a crop, in order.
+        expected = [[(b, c, g + 2 * u) for u in range(4)] for c in range(3) for g in range(2)]
+        assert found == expected
+
+
+def test_a_network_without_segments_sees_one_clip_at_a_time() -> None:
+    groups = group_views(views(1, 3, 10), segments=None)
+    assert groups.shape == (1, 30, 1, 1, 1, 1, 3)
+
+
+def test_clips_that_do_not_fill_the_segments_are_refused() -> None:
+    with pytest.raises(UsageError, match="mixes 4 snippets"):
+        group_views(views(1, 1, 6), segments=4)
+
+
+class Telling(nn.Module):
+    """Logits that depend on the order of the snippets in a group."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        x = clips.flatten(2).float().mean(2)  # (B, U)
+        weights = torch.tensor([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25], [2.0, 1.0]])
+        return x @ weights[: x.shape[1]]
+
+
+def scorer(average: str = "logits", segments: int | None = 4) -> Scorer:
+    return Scorer(Telling(), segments, "fp32", torch.device("cpu"), average)  # type: ignore[arg-type]
+
+
+def random_views() -> Tensor:
+    shape = (2, 3, 8, 2, 4, 4, 3)
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+
+def test_scores_are_the_mean_over_views_by_hand() -> None:
+    clips, network = random_views(), Telling()
+    for average in ("logits", "softmax"):
+        rows = []
+        for c, g in itertools.product(range(3), range(2)):
+            logits = network(clips[:, c, g::2])
+            rows.append(logits.softmax(-1) if average == "softmax" else logits)
+        expected = torch.stack(rows).mean(0).numpy()
+        np.testing.assert_allclose(scorer(average)(clips), expected, rtol=1e-5)
+
+
+def test_crops_and_passes_commute_but_snippets_do_not() -> None:
+    clips = random_views()
+    base = scorer()(clips)
+    np.testing.assert_allclose(scorer()(clips.flip(1)), base, rtol=1e-4, atol=1e-4)
+    passes = clips[:, :, [1, 0, 3, 2, 5, 4, 7, 6]]
+    np.testing.assert_allclose(scorer()(passes), base, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(scorer()(clips.flip(2)), base, rtol=1e-2)
+
+
+def test_the_table_drops_padding_and_doubles() -> None:
+    ids = np.array([2, 0, -1, 1, 2])
+    scores = np.arange(5, dtype=np.float32)[:, None]
+    rows = ScoreTable(ids, np.array([7, 5, 9, 6, 7]), scores)
+    table = merged(World(), [rows])
+    assert table.ids.tolist() == [0, 1, 2]
+    assert table.labels.tolist() == [5, 6, 7]
+    assert table.scores[:, 0].tolist() == [1, 3, 0]

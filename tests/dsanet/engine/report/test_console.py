@@ -1,0 +1,93 @@
+"""What is shown, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console as RichConsole
+
+from dsanet.engine.report.console import Console, format_record
+
+TRAIN = {
+    "kind": "train", "samples": 960, "step": 10, "epoch": 0.5, "epochs": 4, "loss": 1.25,
+    "top1": 0.5, "lr": 0.015, "grad_norm": 1.0, "videos_per_second": 320.0, "step_ms": 300.0,
+    "wait_ms": 30.0, "wait_share": 0.1, "wait_stage": "decode",
+    "wait_by_stage_ms": {"read": 5.0, "decode": 40.0}, "replaced": 2, "eta_s": 3661.0,
+    "memory_gib": 21.3, "gpu_use": 97.0, "jpeg_use": 40.0,
+}  # fmt: skip
+VAL = {"kind": "val", "epoch": 1.0, "samples": 1920, "top1": 0.75, "top5": 1.0, "videos": 8}
+
+
+def test_a_plain_line_says_everything() -> None:
+    line = format_record(TRAIN)
+    for part in ("0.50/4", "loss 1.2500", "top1 50.0", "320.0 videos/s", "10.0% (decode)",
+                 "1:01:01", "21.3 GiB", "2 bad samples"):  # fmt: skip
+        assert part in line
+    assert "top1 75.00" in format_record(VAL)
+
+
+def test_lines_go_to_the_log_and_the_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Console(tmp_path / "log") as console:
+        console.say("hello [world]")
+        console.show(TRAIN)
+    assert "hello [world]\n" in capsys.readouterr().out
+    assert len((tmp_path / "log").read_text().splitlines()) == 2
+
+
+def test_other_processes_are_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(tmp_path / "log", speak=False) as console:
+        console.say("hello")
+        console.show(TRAIN)
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "log").exists()
+
+
+def test_the_panel_of_a_terminal_shows_the_same() -> None:
+    console = Console()
+    out = io.StringIO()
+    console.rich = RichConsole(file=out, force_terminal=True, width=120)
+    with console:
+        console.show(TRAIN)
+        console.show(VAL)
+        assert console.live is not None
+        console.live.refresh()
+    text = out.getvalue()
+    for part in ("quarantined", "2 samples", "1:01:01", "JPEG 40 %", "decode 40 ms", "75.00 %"):
+        assert part in text
+
+
+def test_a_validation_is_counted_in_the_panel_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = Console()
+    plain.begin(10, lines=False)
+    plain.tick(10)
+    assert capsys.readouterr().out == ""
+    console = Console()
+    out = io.StringIO()
+    console.rich = RichConsole(file=out, force_terminal=True, width=120)
+    with console:
+        console.show(TRAIN)
+        console.begin(40, lines=False)
+        console.tick(10)
+        assert console.live is not None
+        console.live.refresh()
+        shown = out.getvalue()
+        assert "10 of 40 videos" in shown
+        assert "0.50 of 4" in shown  # the run is shown, too
+        out.truncate(0)
+        console.begin(0)
+        console.live.refresh()
+        assert "of 40 videos" not in out.getvalue()
+
+
+def test_evaluation_counts_towards_its_goal(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.begin(100)
+    for _ in range(30):
+        console.tick(4)  # the last batches are partly padding
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[-1].startswith("100 of 100 videos")

@@ -1,0 +1,65 @@
+"""What is tried before a run, and the estimate of what is left of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dsanet.engine.batching import Layout
+from dsanet.engine.config import CheckpointConfig, ValidationConfig
+from dsanet.engine.errors import EngineError
+from dsanet.engine.preflight import check_indexes, estimate, validations_left
+from shards import open_split
+
+
+def run(samples: int, validated: int, every: int, validator: object = 1) -> Any:
+    """Ten epochs of five steps of four videos, as far as the estimate looks at a run."""
+    config = SimpleNamespace(
+        validation=ValidationConfig(every=every), checkpoint=CheckpointConfig()
+    )
+    return SimpleNamespace(
+        config=config, layout=Layout(4, 1, 4, 1, 5, 10), samples=samples, validated=validated,
+        validator=validator,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("samples", "validated", "every", "left"),
+    [(0, 0, 1, 10), (0, 0, 3, 4), (0, 0, 5, 2), (0, 0, 20, 1), (60, 3, 3, 3), (70, 3, 1, 7)],
+)
+def test_validations_that_are_left(samples: int, validated: int, every: int, left: int) -> None:
+    assert validations_left(run(samples, validated, every)) == left
+    assert validations_left(run(samples, validated, every, validator=None)) == 0
+
+
+def test_the_estimate_counts_steps_and_validations() -> None:
+    told = estimate(run(60, 3, 3), step=2.0, validation=60.0, size=2**30)
+    # 35 steps of 2 s and validations after epochs 6, 9 and 10
+    assert told == (
+        "estimate: 35 steps of 2000 ms and 3 validations of 0:01:00, 0:04:10 to the end where data "
+        "keep up; 3 checkpoints of 1.00 GiB"
+    )
+    alone = estimate(run(60, 3, 3, validator=None), step=2.0, validation=0.0, size=0)
+    assert "35 steps of 2000 ms, 0:01:10 to the end" in alone
+
+
+def test_a_damaged_index_is_named(small_shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_shards / "val", tmp_path / "val")
+    split = open_split(tmp_path, "val")
+    check_indexes(split)
+    path = split.tars[0].with_suffix(".idx")
+    whole = path.read_bytes()
+    for size in (0, 1, 5, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(EngineError, match=f"{path} is damaged: .* reindex"):
+            check_indexes(split)
+    path.write_bytes(whole + whole[-20:])
+    with pytest.raises(EngineError, match=f"{path} is damaged"):
+        check_indexes(split)
+    path.unlink()
+    with pytest.raises(EngineError, match=f"{path} is missing: .* reindex"):
+        check_indexes(split)

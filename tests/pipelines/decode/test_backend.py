@@ -1,0 +1,249 @@
+"""One door, several decoders: the same frames within a stated tolerance, whatever decodes."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from pipelines import (
+    AugmentConfig,
+    EvalLoader,
+    LoaderConfig,
+    LoaderError,
+    OrderConfig,
+    SamplingConfig,
+    TrainLoader,
+)
+from pipelines.decode.backend import choose_decode, graph_spec
+from pipelines.plan.sampling import val_frames
+from pipelines.read.gops import ContainerSource, needed, pyav_frames
+from pipelines.watchdog import Activity
+from shards import Split
+
+# Mean and largest difference in levels of 255: libjpeg-turbo and FFmpeg upsample chroma
+# differently, which shows at the edges of the saturated square.
+MEAN, LARGEST = 2.5, 90
+CODECS = ("mjpeg", "vp9", "h264", "hevc")
+CPU = [
+    ("mjpeg", "image"),
+    ("mjpeg", "video"),
+    ("mjpeg", "pyav"),
+    ("vp9", "video"),
+    ("vp9", "pyav"),
+    ("h264", "pyav"),
+    ("hevc", "pyav"),
+]
+GPU = [*[pair for pair in CPU if pair[1] != "pyav"], ("h264", "video"), ("hevc", "video")]
+
+
+def plain_decode(split: Split, sample: int) -> np.ndarray:
+    """Every frame of the whole stored file by PyAV."""
+    row = split.samples[sample]
+    with open(split.tar_path(sample), "rb") as file:
+        file.seek(int(row["offset"]))
+        data = file.read(int(row["size"]))
+    with av.open(io.BytesIO(data)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def check_against_plain_decode(split: Split, device: str, **settings: object) -> None:
+    """Centred squares, not resized, through EvalLoader against the plain decode."""
+    short = np.minimum(split.samples["height"], split.samples["width"])
+    side = int(short.min())  # a larger video would be resized, and so is not compared
+    loader = EvalLoader(
+        split,
+        SamplingConfig(),
+        LoaderConfig(threads=1, **settings),  # type: ignore[arg-type]
+        batch_size=2,
+        crop_size=side,
+        resize_short=side,
+        device=device,
+    )
+    compared = 0
+    for batch in loader:
+        for clips, sample in zip(batch.clips.cpu(), batch.ids, strict=True):
+            if sample < 0 or short[sample] != side:
+                continue
+            whole = plain_decode(split, sample)
+            frames = whole[val_frames(len(whole), SamplingConfig()).reshape(-1)]
+            y, x = (np.array(frames.shape[1:3]) - side) // 2
+            expected = frames[:, y : y + side, x : x + side].astype(int)
+            error = abs(clips.reshape(expected.shape).numpy() - expected)
+            assert error.max() <= LARGEST
+            assert error.mean(axis=(1, 2, 3)).max() <= MEAN
+            compared += 1
+    assert compared >= 6
+    assert not loader.missing
+    loader.close()
+
+
+@pytest.mark.parametrize(("codec", "decode"), CPU)
+def test_strategies_agree_on_the_cpu(split_of, codec, decode):
+    check_against_plain_decode(split_of(codec), "cpu", decode=decode)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("codec", "decode"), GPU)
+def test_strategies_agree_on_the_gpu(large_split_of, codec, decode):
+    check_against_plain_decode(large_split_of(codec), "cuda:0", decode=decode)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", [{"decode_on": "cpu"}, {"roi_decode": True}])
+def test_other_ways_to_the_gpu(split_of, settings):
+    check_against_plain_decode(split_of("mjpeg"), "cuda:0", **settings)
+
+
+def train_batches(split: Split, device: str, **settings: object) -> list[torch.Tensor]:
+    loader = TrainLoader(
+        split,
+        SamplingConfig(),
+        AugmentConfig(size=48, short_sides=(64, 80), brightness=0.3, hue=0.1),
+        LoaderConfig(threads=1, **settings),  # type: ignore[arg-type]
+        seed=1,
+        batch_size=4,
+        device=device,
+    )
+    found = [batch.clips.cpu() for batch in loader.epoch(0)]
+    loader.close()
+    return found
+
+
+def difference(one: list[torch.Tensor], other: list[torch.Tensor]) -> tuple[float, float]:
+    error = (torch.cat(one).float() - torch.cat(other).float()).abs()
+    return float(error.mean()), float(error.max())
+
+
+@pytest.mark.parametrize("decode", ["video", "pyav"])
+@pytest.mark.parametrize("resize", ["torch", "dali"])
+def test_training_views_agree_across_strategies(split_of, decode, resize):
+    split = split_of("mjpeg")
+    reference = train_batches(split, "cpu", decode="image", resize="torch")
+    mean, _ = difference(reference, train_batches(split, "cpu", decode=decode, resize=resize))
+    assert mean <= MEAN
+
+
+@pytest.mark.gpu
+def test_training_views_agree_between_cpu_and_gpu(split_of):
+    split = split_of("mjpeg")
+    mean, _ = difference(train_batches(split, "cpu"), train_batches(split, "cuda:0"))
+    assert mean <= MEAN
+
+
+@pytest.mark.gpu
+def test_gpu_batches_are_the_same_again(split_of):
+    one, other = (train_batches(split_of("mjpeg"), "cuda:0") for _ in range(2))
+    assert difference(one, other) == (0.0, 0.0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_batch_stays_intact_while_later_ones_are_made(split):
+    loader = TrainLoader(
+        split, SamplingConfig(), AugmentConfig(), LoaderConfig(), seed=1, batch_size=4,
+        device="cuda:0",
+    )  # fmt: skip
+    weight = torch.randn(4096, 4096, device="cuda")
+    sums = []
+    for epoch in range(4):
+        for batch in loader.epoch(epoch):
+            # The GPU lags behind: a long product, then a sum over the batch, both only launched.
+            weight = torch.nn.functional.normalize(weight @ weight)
+            sums.append(batch.clips.sum())
+            del batch  # the loader alone keeps the memory now
+    found = [int(total) for total in sums]
+    expected = []
+    for epoch in range(4):
+        for batch in loader.epoch(epoch):
+            expected.append(int(batch.clips.sum()))  # waits for the GPU
+    assert found == expected
+    loader.close()
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
+def test_pruning_gives_the_frames_of_the_whole_file(split_of, codec):
+    split = split_of(codec)
+    source = ContainerSource(split, Activity(), threads=1)
+    generator = np.random.default_rng(0)
+    for sample in range(len(split)):
+        whole = plain_decode(split, sample)
+        for _ in range(4):
+            frames = np.sort(generator.integers(0, len(whole), 5))
+            container = source.fetch([sample], [frames])[0]
+            assert len(np.unique(container.picks)) == len(container.picks)
+            found = pyav_frames(container, "here")
+            assert (found == whole[frames]).all()
+    long = int(np.argmax(split.samples["num_frames"]))
+    size = len(source.fetch([long], [np.array([40, 41])])[0].data)
+    assert size < 0.5 * split.samples["size"][long]
+    source.close()
+
+
+def test_what_follows_the_last_wanted_frame_of_a_group_is_not_decoded():
+    packets = [SimpleNamespace(number=n, is_keyframe=n % 4 == 0) for n in range(14)]
+    kept = [packet.number for packet in needed(packets, {2, 4, 9, 10, 13})]
+    assert kept == [0, 1, 2, 4, 8, 9, 10, 12, 13]
+    assert needed(packets, set()) == []
+
+
+def test_the_choice_of_a_strategy():
+    auto = LoaderConfig()
+    assert [choose_decode(codec, "cpu", auto) for codec in CODECS] == [
+        "image",
+        "video",
+        "pyav",
+        "pyav",
+    ]
+    assert [choose_decode(codec, "cuda:0", auto) for codec in CODECS] == ["image"] + ["video"] * 3
+    for codec, settings, message in (
+        ("h264", {"decode": "image"}, "mjpeg shards"),
+        ("h264", {"decode": "video"}, "loader.decode pyav"),
+        ("h264", {"decode": "video", "decode_on": "cpu"}, "loader.decode pyav"),
+    ):
+        with pytest.raises(LoaderError, match=message):
+            choose_decode(codec, "cpu", LoaderConfig(**settings))
+
+
+BAD = [
+    {"decode": "jpeg"},
+    {"threads": -1},
+    {"bad_share": 2.0},
+    {"reader": "tar"},
+    {"prefetch": 0},
+    {"watchdog": 0.0},
+]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"decode": "pyav"},
+        {"order": OrderConfig("blocked")},
+        {"gap_kb": 64},
+        {"roi_decode": True},
+    ],
+)
+def test_the_webdataset_reader_refuses_what_it_cannot_honour(settings):
+    with pytest.raises(LoaderError, match=rf"webdataset.*loader\.{next(iter(settings))}"):
+        LoaderConfig(reader="webdataset", **settings)
+
+
+def test_pyav_does_not_decode_on_a_gpu():
+    config = LoaderConfig(decode="pyav", decode_on="gpu")
+    with pytest.raises(LoaderError, match="pyav is on the CPU"):
+        graph_spec("pyav", "cuda:0", config, videos=1, frames=1, size=8)
+
+
+@pytest.mark.parametrize("settings", BAD)
+def test_bad_settings_are_refused(settings):
+    with pytest.raises(LoaderError, match=next(iter(settings))):
+        LoaderConfig(**settings)
+
+
+def test_a_gpu_that_is_not_there_is_refused(split):
+    with pytest.raises(LoaderError, match="decode_on gpu"):
+        EvalLoader(split, SamplingConfig(), LoaderConfig(decode_on="gpu"), batch_size=1)

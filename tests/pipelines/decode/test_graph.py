@@ -1,0 +1,105 @@
+"""What goes into the graph and what its messages say."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import numpy as np
+import pytest
+
+from pipelines import AugmentConfig, LoaderConfig, LoaderError, SamplingConfig, TrainLoader
+from pipelines.decode.decoder import DecodeError, Decoder, EncodedBatch, first_line
+from pipelines.decode.graph import GraphSpec
+from pipelines.read.gops import unrepeated
+
+# TIFF, little endian, one entry: orientation (0x112) 6, "turn by 90 degrees to show".
+EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+
+
+def first_jpeg(split) -> bytes:
+    """The first frame of the first sample of an mjpeg set."""
+    row = split.samples[0]
+    entry = split.frames[row["first_frame"]]
+    with open(split.tar_path(0), "rb") as file:
+        file.seek(int(row["offset"]) + int(entry["offset"]))
+        return file.read(int(entry["size"]))
+
+
+@pytest.mark.parametrize("roi", [True, False])
+def test_an_exif_orientation_turns_nothing(split, roi):
+    plain = first_jpeg(split)
+    turned = plain[:2] + b"\xff\xe1" + (len(EXIF) + 2).to_bytes(2, "big") + EXIF + plain[2:]
+    with av.open(io.BytesIO(plain), format="jpeg_pipe") as file:
+        height, width = next(file.decode(video=0)).to_ndarray(format="rgb24").shape[:2]
+    assert height != width
+    decoder = Decoder(GraphSpec("image", batch=2, size=16, roi_decode=roi, threads=1), frames=2)
+    pictures = [np.frombuffer(data, np.uint8) for data in (plain, turned)]
+    box = np.array([[[0, 0, height, width]]], np.float32)
+    decoder.submit(EncodedBatch([pictures], box, np.zeros(1, bool), np.ones((1, 4), np.float32)))
+    clips = decoder.tensor(decoder.collect())[0, 0]
+    assert clips[0].any()
+    assert (clips[0] == clips[1]).all()
+    decoder.close()
+
+
+def test_each_frame_is_asked_for_once():
+    frames = np.array([4, 4, 0, 9, 4])
+    picks, gather = unrepeated(frames)
+    assert picks.tolist() == [0, 4, 9]
+    assert (picks[gather] == frames).all()
+    assert picks.dtype == gather.dtype == np.int32
+
+
+def test_the_webdataset_reader_never_repeats_a_frame(split_of, monkeypatch):
+    config = LoaderConfig(reader="webdataset", threads=1)
+    augment = AugmentConfig(size=32, short_sides=(64, 80))
+    loader = TrainLoader(
+        split_of("vp9"), SamplingConfig(), augment, config, seed=0, batch_size=3
+    )  # fmt: skip
+    decoder = loader._decoder = loader._make_decoder()
+    fed: list[np.ndarray] = []
+    real = decoder.pipeline.feed_input
+
+    def noting(name: str, values: list[np.ndarray]) -> None:
+        fed.extend(values if name == "picks" else [])
+        real(name, values)
+
+    monkeypatch.setattr(decoder.pipeline, "feed_input", noting)
+    assert len(list(loader.epoch(0))) == 3
+    assert len(fed) == 9
+    assert all(len(np.unique(picks)) == len(picks) for picks in fed)
+    assert any(len(picks) < 16 for picks in fed)
+    loader.close()
+
+
+def test_the_telling_line_of_a_refusal():
+    decoder = Decoder(GraphSpec("image", batch=1, size=16, threads=1), frames=1)
+    box, flip, colour = np.array([[[0, 0, 8, 8]]]), np.zeros(1, bool), np.ones((1, 4))
+    decoder.submit(EncodedBatch([[np.zeros(100, np.uint8)]], box, flip, colour))
+    with pytest.raises(DecodeError) as caught:
+        decoder.collect()
+    assert "nvImageCodec" in str(caught.value)
+    decoder.close()
+    assert first_line("plain words") == "plain words"
+    assert first_line("") == "DALI gave no reason"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA runtime API error cudaErrorIllegalAddress (700)",
+        "Cannot allocate 1024 bytes",
+        "std::bad_alloc: out of memory",
+    ],
+)
+def test_a_failing_machine_is_no_broken_video(message):
+    class Failing:
+        def outputs(self) -> None:
+            raise RuntimeError(f"Critical error in pipeline:\nencountered:\n\n{message}")
+
+    decoder = Decoder(GraphSpec("image", batch=1, size=16, threads=1), frames=1)
+    decoder.pipeline = Failing()
+    with pytest.raises(LoaderError, match="memory"):
+        decoder.collect()
+    decoder.close()

@@ -1,0 +1,90 @@
+"""Tars written in place are plain USTAR, and read by Python's own tarfile."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+
+from shards.format.tars import TarWriter, Window, members, read_member
+
+
+@pytest.fixture
+def tar(tmp_path):
+    path = tmp_path / "x.tar"
+    writer = TarWriter(path)
+    with writer.streamed("a.bin") as window:
+        window.write(b"0123456789")
+        window.seek(2)
+        window.write(b"xy")
+    writer.add("a.json", b"{}" * 300)
+    writer.finish({"b": 1})
+    return path
+
+
+def test_tarfile_reads_what_was_written(tar):
+    with tarfile.open(tar) as archive:
+        assert archive.extractfile("a.bin").read() == b"01xy456789"
+        assert archive.extractfile("a.json").read() == b"{}" * 300
+        assert [m.isreg() for m in archive.getmembers()] == [True, True, False]
+        assert {m.mtime for m in archive.getmembers()} == {0}
+
+
+def test_members_agree_with_tarfile(tar):
+    with tarfile.open(tar) as archive, open(tar, "rb") as file:
+        found = list(members(file))
+        assert [(m.name, m.size, m.offset) for m in found] == [
+            (m.name, m.size, m.offset_data) for m in archive.getmembers()
+        ]
+        assert read_member(file, found[0]) == b"01xy456789"
+
+
+def write_and_fail(writer):
+    with writer.streamed("b") as window:
+        window.write(bytes(5000))
+        raise ZeroDivisionError
+
+
+def test_an_error_inside_a_member_leaves_no_trace(tmp_path):
+    paths = [tmp_path / "clean.tar", tmp_path / "failed.tar"]
+    for path in paths:
+        writer = TarWriter(path)
+        writer.add("a", b"1")
+        if path.name == "failed.tar":
+            with pytest.raises(ZeroDivisionError):
+                write_and_fail(writer)
+        writer.add("c", b"3")
+        writer.finish({})
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_writing_goes_on_at_an_offset(tmp_path):
+    first = TarWriter(tmp_path / "x.tar")
+    first.add("a", b"1")
+    keep = first.offset
+    first.add("b", bytes(3000))
+    first.close()
+    second = TarWriter(tmp_path / "x.tar", keep)
+    second.add("c", b"3")
+    second.finish({})
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        assert archive.getnames() == ["a", "c", "__record__"]
+
+
+@pytest.mark.parametrize("cut", [700, 1600])
+def test_a_cut_tar_is_noticed(tar, cut):
+    data = tar.read_bytes()[:cut]
+    with pytest.raises(tarfile.TarError):
+        list(members(io.BytesIO(data)))
+
+
+def test_a_window_behaves_like_a_file(tmp_path):
+    path = tmp_path / "w"
+    path.write_bytes(b"__hello__")
+    with open(path, "r+b") as file:
+        window = Window(file, 2, 5)
+        assert window.read() == b"hello"
+        assert window.read() == b""
+        window.seek(-2, 2)
+        assert window.read(10) == b"lo"
