@@ -1,15 +1,49 @@
-"""The exceptions of this package that are meant for a user's eyes."""
+"""The errors of the whole project: each is shown to a user as one line, with an exit code.
+
+This module imports nothing, so that every package, `shards` and `pipelines` too, may build on it.
+"""
 
 from __future__ import annotations
 
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-class ModelError(ValueError):
-    """A network, option, input or weights file that cannot be used; the message says the remedy."""
+
+class UserError(Exception):
+    """Something a user can fix; the message says what is wrong, where, and what to do.
+
+    Entry scripts print it as one line and exit with `exit_code`: 1 for a failure, 2 for a command
+    or a setting that cannot work.
+    """
 
     exit_code = 1
 
 
+class ModelError(UserError, ValueError):
+    """A network, input or weights file that cannot be used."""
+
+
 class OptionError(ModelError):
-    """A network that does not exist, or an option that it does not have or can't take."""
+    """A network that does not exist, or an option that it does not have or cannot take."""
 
     exit_code = 2
+
+
+def require(
+    condition: bool, name: str, must: str, value: object, error: type[UserError] = OptionError
+) -> None:
+    """Raise `error` unless `condition` holds: "NAME must MUST, got VALUE".
+
+    name: the setting as a configuration spells it, such as "loader.threads".
+    """
+    if not condition:
+        raise error(f"{name} must {must}, got {value!r}")
+
+
+def check_choices(settings: Any, prefix: str, error: type[UserError] = OptionError) -> None:
+    """Raise `error` for a field of a dataclass that is annotated with `Literal` and holds another
+    value; a configuration file is checked by its parser, a call in Python only here."""
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal:
+            allowed, value = get_args(hint), getattr(settings, name)
+            known = ", ".join(str(choice) for choice in allowed)
+            require(value in allowed, f"{prefix}{name}", f"be one of {known}", value, error)

@@ -1,10 +1,12 @@
-"""The room's one exception for what a user can put right."""
+"""Errors of the loader that a user can fix."""
+
+from __future__ import annotations
+
+from dsanet.errors import UserError
 
 
-class LoaderError(RuntimeError):
-    """Something a user can put right: the message names the thing, the place and the remedy."""
-
-    exit_code = 1
+class LoaderError(UserError, RuntimeError):
+    """Videos cannot be loaded; the message names the thing, the place and the remedy."""
 
 
 class LoaderUsageError(LoaderError):

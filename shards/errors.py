@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dsanet.errors import UserError
 
-class ShardError(RuntimeError):
-    """The build, or the shard set, cannot go on; the message names thing, place and remedy."""
 
-    exit_code = 1
+class ShardError(UserError, RuntimeError):
+    """A shard set cannot be built or read; the message names the thing, place and remedy."""
 
 
 class ShardUsageError(ShardError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dsanet.errors import UserError
 
-class EngineError(RuntimeError):
-    """A run could not go on; the message names the thing, the place and the remedy."""
 
-    exit_code = 1
+class EngineError(UserError, RuntimeError):
+    """A run cannot go on; the message names the thing, the place and the remedy."""
 
 
 class UsageError(EngineError):

@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.distributed as dist
 
-from dsanet import ModelError
 from dsanet.engine.batching import describe
 from dsanet.engine.config import parse_train
-from dsanet.engine.errors import EngineError
 from dsanet.engine.evaluation.evaluate import out_folder, parse_eval, run_evaluation
 from dsanet.engine.launch.distributed import connect, disconnect, roll_call
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop, leave_undisturbed, requeue
@@ -21,17 +19,14 @@ from dsanet.engine.resume import open_folder, restore
 from dsanet.engine.run_folder import RunFolder, versions
 from dsanet.engine.setup import Training, assemble
 from dsanet.engine.trainer import Loop
-from pipelines import LoaderError
-from shards import ShardError
-
-USER_ERRORS = (EngineError, ModelError, LoaderError, ShardError)
+from dsanet.errors import UserError
 
 
 def guarded(main: Callable[[], int]) -> int:
     """Run `main`; an error that a user can mend becomes one line and its exit code."""
     try:
         code = main()
-    except USER_ERRORS as error:
+    except UserError as error:
         return _complain(str(error), error.exit_code)
     except torch.cuda.OutOfMemoryError:
         return _complain("the GPU's memory is full: lower --batch.per_gpu (in eval.py --batch)", 1)

@@ -18,6 +18,7 @@ from dsanet.engine.execution import autocast
 from dsanet.engine.loss import Targets, cross_entropy
 from dsanet.engine.setup import Training
 from shards import Split
+from shards.format.index import check_idx_files
 
 GIB = 2**30
 
@@ -34,7 +35,7 @@ def preflight(training: Training) -> None:
     for split in [t.split, *([t.validator.split] if t.validator else [])]:
         check_tars(split)
         if t.config.loader.reader == "webdataset":
-            check_indexes(split)
+            check_idx_files(split)
     size = sum(tensor.nbytes for tensor in _tensors(t.state()))
     check_disk(t, size)
     step, validation = rehearse(t)
@@ -56,23 +57,6 @@ def check_tars(split: Split) -> None:
         if size != entry["size"]:
             state = "is missing" if size < 0 else f"has {size} bytes, not {entry['size']}"
             raise EngineError(f"{path} {state}: copy it again, or python tools/shard.py verify")
-
-
-def check_indexes(split: Split) -> None:
-    """Refuse a split of which an .idx, by which the webdataset reader finds its samples, is not
-    whole.
-
-    Raises:
-        EngineError: naming the first one and the remedy.
-    """
-    folder = split.root / split.name
-    for tar in split.tars:
-        path = folder / f"{tar.stem}.idx"
-        lines = path.read_bytes().split(b"\n") if path.is_file() else []
-        # A head, "v1.2 COUNT", then a line for each sample, every one ended.
-        if len(lines) < 2 or lines[-1] or lines[0].split()[-1:] != [b"%d" % (len(lines) - 2)]:
-            state = "is damaged" if path.is_file() else "is missing"
-            raise EngineError(f"{path} {state}: python tools/shard.py reindex {folder}")
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

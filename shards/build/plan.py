@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shards.errors import ShardError, ShardUsageError
+from shards.format.index import MAX_KEY
 from shards.format.settings import ShardSettings, Source
-
-MAX_KEY = 80  # so that `key.frames.npy` fits the 100 bytes of a tar header
 
 
 def clean_key(name: str) -> str:

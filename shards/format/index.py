@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from shards.build.plan import MAX_KEY
 from shards.errors import ShardError
 from shards.format.manifest import read_manifest
 from shards.format.mp4 import FRAME_DTYPE
@@ -30,6 +29,7 @@ SAMPLE_DTYPE = np.dtype(
         ("num_fragments", "<i4"),
     ]
 )
+MAX_KEY = 80  # so that `key.frames.npy` fits the 100 bytes of a tar header
 KEY_DTYPE = np.dtype(f"S{MAX_KEY}")
 LABEL_DTYPE = np.dtype("<i4")
 FRAGMENT_DTYPE = np.dtype("<u4")  # ends in bytes from the first byte of the mp4
@@ -111,3 +111,18 @@ def open_split(root: str | Path, name: str) -> Split:
     """Open `root`/`name`. Raises ShardError that names what is missing and the remedy."""
     root = Path(root)
     return Split(root, name, read_manifest(root / name))
+
+
+def check_idx_files(split: Split) -> None:
+    """Check that every tar has a whole .idx file, by which DALI's webdataset reader finds samples.
+
+    Raises ShardError that names the first missing or damaged one.
+    """
+    folder = split.root / split.name
+    for tar in split.tars:
+        path = folder / f"{tar.stem}.idx"
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []
+        # A head, "v1.2 COUNT", then a line for each sample, every one ended.
+        if len(lines) < 2 or lines[-1] or lines[0].split()[-1:] != [b"%d" % (len(lines) - 2)]:
+            state = "is damaged" if path.is_file() else "is missing"
+            raise ShardError(f"{path} {state}: python tools/shard.py reindex {folder}")

@@ -23,11 +23,11 @@ from dsanet.engine.evaluation.scoring import Average, Scorer, ScoreTable, merged
 from dsanet.engine.evaluation.trained_network import Trained, load_trained
 from dsanet.engine.launch.distributed import World, roll_call
 from dsanet.engine.launch.signals import Signals
-from dsanet.engine.preflight import check_indexes
 from dsanet.engine.report.console import Console
 from dsanet.engine.run_folder import versions
 from pipelines import EvalLoader, LoaderConfig, open_data
 from shards import Split
+from shards.format.index import check_idx_files
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def evaluate(
         wanted = wanted[wanted >= 0]
         split = split.part(wanted)
     else:  # it streams what there is, whatever is wanted
-        check_indexes(split)
+        check_idx_files(split)
     scorer = _scorer(config, trained, world, console)
     loader = _loader(config, trained, split, world)
     console.begin(len(split))

@@ -8,7 +8,6 @@ import pytest
 
 from shards import ShardError, ShardSettings, ShardUsageError, Source
 from shards.build.plan import (
-    MAX_KEY,
     check_sources,
     check_split,
     fingerprint,
@@ -17,6 +16,7 @@ from shards.build.plan import (
     tar_samples,
     unique_keys,
 )
+from shards.format.index import MAX_KEY
 
 
 def sources(count: int) -> list[Source]:
