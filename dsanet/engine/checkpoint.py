@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from dsanet.engine.errors import EngineError, require
+from dsanet.engine.errors import EngineError, UsageError
+from dsanet.errors import require
 
 NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 PARTIAL = ".partial"
@@ -46,9 +47,10 @@ class CheckpointConfig:
     every_minutes: float = 30.0
 
     def __post_init__(self) -> None:
-        require(self.keep >= 1, f"--checkpoint.keep {self.keep} must be 1 or more")
-        met = self.every_steps >= 0 and self.every_minutes >= 0
-        require(met, "--checkpoint.every_steps and --checkpoint.every_minutes must be 0 or more")
+        for name, least in (("keep", 1), ("every_steps", 0), ("every_minutes", 0)):
+            value = getattr(self, name)
+            must = f"be at least {least}"
+            require(value >= least, f"checkpoint.{name}", must, value, UsageError)
 
 
 def _sync_folder(folder: Path) -> None:

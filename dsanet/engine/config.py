@@ -16,9 +16,10 @@ from jsonargparse import ArgumentError, ArgumentParser
 from dsanet import NetworkConfig
 from dsanet.engine.checkpoint import CheckpointConfig
 from dsanet.engine.cli_errors import explain
-from dsanet.engine.errors import UsageError, require
+from dsanet.engine.errors import UsageError
 from dsanet.engine.loss import LossConfig
 from dsanet.engine.optim import OptimConfig, ScheduleConfig
+from dsanet.errors import check_choices, require
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig
 
 Settings = TypeVar("Settings")
@@ -38,8 +39,9 @@ class BatchConfig:
     per_gpu: int = 12
 
     def __post_init__(self) -> None:
-        met = self.videos >= 1 and self.per_gpu >= 1
-        require(met, "--batch.videos and --batch.per_gpu must be 1 or more")
+        for name in ("videos", "per_gpu"):
+            value = getattr(self, name)
+            require(value >= 1, f"batch.{name}", "be at least 1", value, UsageError)
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ class ValidationConfig:
     metric: Literal["top1", "map"] = "top1"
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"--validation.every {self.every} must be 1 or more")
-        met = self.per_gpu is None or self.per_gpu >= 1
-        require(met, f"--validation.per_gpu {self.per_gpu} must be 1 or more, or null")
+        check_choices(self, "validation.", UsageError)
+        require(self.every >= 1, "validation.every", "be at least 1", self.every, UsageError)
+        videos = self.per_gpu
+        valid = videos is None or videos >= 1
+        require(valid, "validation.per_gpu", "be at least 1, or null", videos, UsageError)
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,13 @@ class RuntimeConfig:
     rendezvous_minutes: float = 10.0
 
     def __post_init__(self) -> None:
-        require(self.bucket_mb >= 1, f"--runtime.bucket_mb {self.bucket_mb} must be 1 or more")
-        met = self.max_requeues >= 0 and self.watchdog_minutes >= 0
-        require(met, "--runtime.max_requeues and --runtime.watchdog_minutes must be 0 or more")
+        check_choices(self, "runtime.", UsageError)
+        for name, least in (("bucket_mb", 1), ("max_requeues", 0), ("watchdog_minutes", 0)):
+            value = getattr(self, name)
+            require(value >= least, f"runtime.{name}", f"be at least {least}", value, UsageError)
         for name in ("timeout_minutes", "rendezvous_minutes"):
             value = getattr(self, name)
-            require(value > 0, f"--runtime.{name} {value} must be more than 0")
+            require(value > 0, f"runtime.{name}", "be greater than 0", value, UsageError)
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class LogConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"--log.every {self.every} must be 1 or more")
+        require(self.every >= 1, "log.every", "be at least 1", self.every, UsageError)
 
 
 @dataclass(frozen=True)
@@ -164,11 +169,18 @@ class TrainConfig:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
-        for name in ("data", "model", "out"):  # as an unset variable of a shell script leaves them
-            require(bool(getattr(self, name)), f"--{name} is empty: it must not be")
-        require(self.seed >= 0, f"--seed {self.seed} must be 0 or more")
-        met = self.epoch_limit is None or self.epoch_limit >= 1
-        require(met, f"--epoch_limit {self.epoch_limit} must be 1 or more, or null")
+        check_not_empty(self, "data", "model", "out")
+        require(self.seed >= 0, "seed", "be at least 0", self.seed, UsageError)
+        limit = self.epoch_limit
+        valid = limit is None or limit >= 1
+        require(valid, "epoch_limit", "be at least 1, or null", limit, UsageError)
+
+
+def check_not_empty(settings: Any, *names: str) -> None:
+    """Raise UsageError for an empty setting, as an unset variable of a shell script gives it."""
+    for name in names:
+        if not getattr(settings, name):
+            raise UsageError(f"--{name} must not be empty")
 
 
 def recipes() -> list[str]:

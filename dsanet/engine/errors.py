@@ -1,4 +1,4 @@
-"""Errors a user can mend; entry scripts print them as one line and exit with their code."""
+"""Errors of training and evaluation that a user can fix."""
 
 from __future__ import annotations
 
@@ -6,24 +6,14 @@ from dsanet.errors import UserError
 
 
 class EngineError(UserError, RuntimeError):
-    """A run cannot go on; the message names the thing, the place and the remedy."""
+    """A run cannot continue; the message says what is wrong, where, and what to do."""
 
 
 class UsageError(EngineError):
-    """The command line or a configuration file asks for something that does not exist."""
+    """A command line or a setting that cannot work."""
 
     exit_code = 2
 
 
-def require(met: bool, told: str) -> None:
-    """Refuse a setting that can't work.
-
-    Raises:
-        UsageError: saying `told`, unless the condition is met.
-    """
-    if not met:
-        raise UsageError(told)
-
-
 class NonFiniteError(EngineError):
-    """The loss or the gradient stopped being a number."""
+    """The loss or the gradient is not finite."""

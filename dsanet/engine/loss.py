@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dsanet.engine.errors import require
+from dsanet.engine.errors import UsageError
+from dsanet.errors import require
 
 # How often a group is cut instead of blended where both are switched on.
 CUT_PROBABILITY = 0.5
@@ -31,11 +32,11 @@ class LossConfig:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        met = 0 <= self.label_smoothing < 1
-        require(met, f"--loss.label_smoothing {self.label_smoothing} must lie in [0, 1)")
+        share = self.label_smoothing
+        require(0 <= share < 1, "loss.label_smoothing", "be in [0, 1)", share, UsageError)
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
-            require(value >= 0, f"--loss.{name} {value} must be 0 or more")
+            require(value >= 0, f"loss.{name}", "be at least 0", value, UsageError)
 
 
 @dataclass(frozen=True)

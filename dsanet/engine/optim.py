@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dsanet.engine.errors import require
+from dsanet.engine.errors import UsageError
+from dsanet.errors import check_choices, require
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class OptimConfig:
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "clip_norm"):
             value = getattr(self, name)
-            require(value >= 0, f"--optim.{name} {value} must be 0 or more")
+            require(value >= 0, f"optim.{name}", "be at least 0", value, UsageError)
         for name in ("momentum", "ema"):
             value = getattr(self, name)
-            require(0 <= value < 1, f"--optim.{name} {value} must lie in [0, 1)")
-        met = self.reference_videos >= 1
-        require(met, f"--optim.reference_videos {self.reference_videos} must be 1 or more")
+            require(0 <= value < 1, f"optim.{name}", "be in [0, 1)", value, UsageError)
+        videos = self.reference_videos
+        require(videos >= 1, "optim.reference_videos", "be at least 1", videos, UsageError)
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ class ScheduleConfig:
     warmup_start: float = 0.01
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"--schedule.epochs {self.epochs} must be 1 or more")
-        met = self.warmup_epochs >= 0
-        require(met, f"--schedule.warmup_epochs {self.warmup_epochs} must be 0 or more")
+        check_choices(self, "schedule.", UsageError)
+        for name, least in (("epochs", 1), ("warmup_epochs", 0)):
+            value = getattr(self, name)
+            require(value >= least, f"schedule.{name}", f"be at least {least}", value, UsageError)
 
 
 def peak_rate(config: OptimConfig, videos: int) -> float:

@@ -15,8 +15,8 @@ from jsonargparse import ArgumentParser
 
 from dsanet.engine import execution
 from dsanet.engine.checkpoint import fingerprint, write_atomic
-from dsanet.engine.config import parse_dataclass, plain
-from dsanet.engine.errors import EngineError, UsageError, require
+from dsanet.engine.config import check_not_empty, parse_dataclass, plain
+from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.evaluation.accuracy import scores_of
 from dsanet.engine.evaluation.score_log import Journal
 from dsanet.engine.evaluation.scoring import Average, Scorer, ScoreTable, merged, score_batches
@@ -25,6 +25,7 @@ from dsanet.engine.launch.distributed import World, roll_call
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console
 from dsanet.engine.run_folder import versions
+from dsanet.errors import check_choices, require
 from pipelines import EvalLoader, LoaderConfig, open_data
 from shards import Split
 from shards.format.index import check_idx_files
@@ -69,13 +70,15 @@ class EvalConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
     def __post_init__(self) -> None:
-        require(bool(self.checkpoint), "--checkpoint is empty: it must not be")
-        require(self.clips >= 1, f"--clips {self.clips} must be 1 or more")
-        require(self.batch >= 1, f"--batch {self.batch} must be 1 or more")
-        met = self.rendezvous_minutes > 0
-        require(met, f"--rendezvous_minutes {self.rendezvous_minutes} must be more than 0")
-        met = self.size is None or self.size >= 1
-        require(met, f"--size {self.size} must be 1 or more, or null")
+        check_choices(self, "", UsageError)
+        check_not_empty(self, "checkpoint")
+        for name in ("clips", "batch"):
+            require(
+                getattr(self, name) >= 1, name, "be at least 1", getattr(self, name), UsageError
+            )
+        minutes, size = self.rendezvous_minutes, self.size
+        require(minutes > 0, "rendezvous_minutes", "be greater than 0", minutes, UsageError)
+        require(size is None or size >= 1, "size", "be at least 1, or null", size, UsageError)
 
 
 def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
@@ -91,7 +94,7 @@ def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
         description="Evaluate a run on a split.",
     )
     config = parse_dataclass(parser, EvalConfig, sys.argv[1:] if argv is None else argv)
-    require(bool(config.data), "--data is empty: it must not be")
+    check_not_empty(config, "data")
     return config
 
 

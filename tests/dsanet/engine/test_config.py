@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dsanet
 from dsanet.engine import UsageError
 from dsanet.engine.batching import plan_steps
-from dsanet.engine.config import RECIPES, TrainConfig, dump, parse_train, plain, recipes
-from dsanet.engine.evaluation.evaluate import parse_eval
-from dsanet.engine.optim import peak_rate
+from dsanet.engine.config import (
+    RECIPES,
+    RuntimeConfig,
+    TrainConfig,
+    ValidationConfig,
+    dump,
+    parse_train,
+    plain,
+    recipes,
+)
+from dsanet.engine.evaluation.evaluate import EvalConfig, parse_eval
+from dsanet.engine.optim import ScheduleConfig, peak_rate
 from dsanet.engine.setup import build_network
 
 
@@ -111,8 +121,24 @@ def test_the_dump_reads_back_as_the_same_settings(name: str, tmp_path: Path) -> 
     ],
 )
 def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
-    with pytest.raises(UsageError, match=rf"--{key}\b.* must "):
+    with pytest.raises(UsageError, match=rf"^{key} must be .*, got {value}"):
         recipe("demo", f"--{key}", str(value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (RuntimeConfig, {"precision": "fp61"}, "runtime.precision must be one of auto, fp32, bf16"),
+        (ScheduleConfig, {"kind": "step"}, "schedule.kind must be one of steps, cosine"),
+        (ValidationConfig, {"metric": "top5"}, "validation.metric must be one of top1, map"),
+        (EvalConfig, {"data": "d", "checkpoint": "c", "crops": 2}, "crops must be one of 1, 3"),
+    ],
+)
+def test_a_choice_is_checked_without_the_parser(
+    kind: type[Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}.*, got "):
+        kind(**settings)
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -165,7 +191,7 @@ def test_what_is_given_empty_is_named(key: str) -> None:
     parse = parse_train
     if key == "checkpoint":
         given, parse = {"data": "x", key: ""}, parse_eval
-    with pytest.raises(UsageError, match=f"^--{key} is empty"):
+    with pytest.raises(UsageError, match=f"^--{key} must not be empty"):
         parse([f"--{name}={value}" for name, value in given.items()])
 
 
@@ -178,7 +204,7 @@ def test_what_must_be_given_is_named() -> None:
 
 @pytest.mark.parametrize("key", ["clips", "batch", "size"])
 def test_an_evaluation_of_nothing_is_refused(key: str) -> None:
-    with pytest.raises(UsageError, match=f"--{key} 0 must be 1 or more"):
+    with pytest.raises(UsageError, match=f"^{key} must be at least 1.*, got 0"):
         parse_eval(["--data", "d", "--checkpoint", "c", f"--{key}", "0"])
 
 
