@@ -13,11 +13,11 @@ import av
 import numpy as np
 
 from shards.build.worker import sha256
+from shards.encode import mp4
 from shards.encode.jpeg_folder import read_header
 from shards.encode.probe import why
 from shards.encode.strict_decoder import STRICT
 from shards.errors import BadVideo, ShardError, ShardUsageError
-from shards.format import mp4
 from shards.format.index import Split, open_split
 from shards.format.side_files import Scan, idx_text, scan_tar
 from shards.format.tars import Window

@@ -9,13 +9,13 @@ from typing import Any
 
 import av
 
+from shards.encode import mp4
 from shards.encode.jpeg_folder import JpegFolder, read_header
 from shards.encode.normalise import Look, look
 from shards.encode.probe import open_video
 from shards.encode.strict_decoder import Decoder
 from shards.encode.transcode import BlackRuns, Made, check_length, judge
 from shards.errors import BadVideo
-from shards.format import mp4
 from shards.format.settings import ShardSettings, Source
 from shards.format.tars import Window
 

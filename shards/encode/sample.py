@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from shards.encode import mp4
 from shards.encode.frame_rate import FALLBACK
 from shards.encode.jpeg_folder import JpegFolder
 from shards.encode.probe import Probe, probe
 from shards.encode.remux import copy_packets, remux_jpegs, why_not_copy
 from shards.encode.strict_decoder import Decoder
 from shards.encode.transcode import Made, Origin, Transcoder
-from shards.format import mp4
 from shards.format.settings import GOP_CODECS, ShardSettings, Source
 from shards.format.tars import TarWriter, Window
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from shards.encode import mp4
 from shards.encode.frame_rate import Cadence
 from shards.encode.jpeg_folder import JpegFolder
 from shards.encode.normalise import Normaliser
 from shards.encode.strict_decoder import Decoder
 from shards.errors import BadVideo
-from shards.format import mp4
 from shards.format.settings import ShardSettings, Source
 from shards.format.tars import Window
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from shards.errors import ShardError
 from shards.format.manifest import read_manifest
-from shards.format.mp4 import FRAME_DTYPE
 
 SAMPLE_DTYPE = np.dtype(
     [
@@ -29,6 +28,7 @@ SAMPLE_DTYPE = np.dtype(
         ("num_fragments", "<i4"),
     ]
 )
+FRAME_DTYPE = np.dtype([("offset", "<u4"), ("size", "<u4"), ("crc32", "<u4")])
 MAX_KEY = 80  # so that `key.frames.npy` fits the 100 bytes of a tar header
 KEY_DTYPE = np.dtype(f"S{MAX_KEY}")
 LABEL_DTYPE = np.dtype("<i4")

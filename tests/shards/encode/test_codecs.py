@@ -11,8 +11,8 @@ import pytest
 
 from shards import ShardSettings, Source, build_split, open_split
 from shards.encode.jpeg_folder import read_header
+from shards.encode.mp4 import Mp4Writer, Stream, frame_table
 from shards.errors import BadVideo
-from shards.format.mp4 import Mp4Writer, Stream, frame_table
 from shards.format.tars import Window
 from tests.shards.media import jpeg, moving_squares, pack_one, psnr, write_video
 

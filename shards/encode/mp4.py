@@ -1,4 +1,4 @@
-"""Write a sample's mp4, and the table that says where each of its frames lies."""
+"""Mux a sample's mp4, and list where each of its frames lies in it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import av
 import numpy as np
 
+from shards.format.index import FRAME_DTYPE
 from shards.format.settings import ShardSettings
 from shards.format.tars import Window
 
-FRAME_DTYPE = np.dtype([("offset", "<u4"), ("size", "<u4"), ("crc32", "<u4")])
 ENCODERS = {"mjpeg": "mjpeg", "h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9"}
 FRAGMENTED = "frag_keyframe+empty_moov+default_base_moof"
 
