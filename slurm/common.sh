@@ -59,10 +59,9 @@ check_layout() { # one task per GPU that was asked for (--exclusive may allocate
         "one task drives one GPU. Give sbatch the same number twice: --ntasks-per-node=$gpus --gpus-per-node=$gpus"
 }
 
-rendezvous() { # where the ranks of this job meet; two jobs on one node must not collide
+rendezvous() { # rank 0's host; the port, if none is set, is for each task to derive from the job's id
     MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
-    MASTER_PORT=${MASTER_PORT:-$((10000 + SLURM_JOB_ID % 20000))}
-    export MASTER_ADDR MASTER_PORT
+    export MASTER_ADDR ${MASTER_PORT:+MASTER_PORT}
 }
 
 in_container() { # in_container PATH...: what makes the steps run inside CONTAINER and see what is there
@@ -113,10 +112,10 @@ check_nodes() { # check_nodes FOLDER...: each node has its GPUs and sees the fol
         exit 1' check "$@"
 }
 
-requeue() { # this job, or this task of an array: the last task's plain id is that of the whole array
-    local job=$SLURM_JOB_ID
-    [[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-    scontrol requeue "$job"
+requeue() { # the engine's requeueing, run outside the container: scontrol is there
+    local python=$PYTHON
+    [[ -z ${CONTAINER:-} ]] || python=python3
+    "$python" dsanet/engine/launch/requeue.py "$MAX_RESTARTS"
 }
 
 train() { # train ARGS...: train.py, one task per GPU
@@ -157,15 +156,12 @@ evaluate() { # evaluate ARGS...: eval.py, one task per GPU
     step -- "$PYTHON" eval.py --loader.scratch "$SCRATCH" "$@"
 }
 
-leave() { # leave RC: remove what this script made on the nodes; requeue what could not do so itself
+leave() { # leave RC: requeue a job that could not do so itself, or remove what this script made on the nodes
     local rc=$1
     # 138 = 128 + SIGUSR1, the warning signal: the tasks were still starting, or have no scontrol, as
-    # in a container. A trainer that did requeue the job ends this script within the pause.
-    if ((rc == 138 && ${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)); then
-        sleep 5
-        echo "ended by the warning signal: requeueing"
-        requeue
-        sleep 60
+    # in a container, or evaluate. A trainer that did requeue the job ends this script within the pause.
+    if ((rc == 138)) && sleep 5 && requeue; then
+        sleep 60 # until Slurm ends this script
     elif [[ -n $OWN_SCRATCH && $rc != 143 ]]; then
         per_node rm -rf "$OWN_SCRATCH" || true
     fi

@@ -12,7 +12,8 @@ from dsanet.engine.batching import describe
 from dsanet.engine.config import parse_train
 from dsanet.engine.evaluation.evaluate import out_folder, parse_eval, run_evaluation
 from dsanet.engine.launch.distributed import connect, disconnect, roll_call
-from dsanet.engine.launch.signals import Interrupted, Signals, Stop, leave_undisturbed, requeue
+from dsanet.engine.launch.requeue import requeue
+from dsanet.engine.launch.signals import Interrupted, Signals, Stop, leave_undisturbed
 from dsanet.engine.preflight import preflight
 from dsanet.engine.report.console import Console
 from dsanet.engine.resume import open_folder, restore
@@ -106,7 +107,7 @@ def leave(training: Training, stop: Stop) -> int:
     leave_undisturbed()  # scontrol inherits it: the requeueing itself has SIGTERM sent to all
     said = "run the same command again to continue"
     if stop == Stop.REQUEUE and training.world.main:
-        said = requeue(training.config.runtime.max_requeues)
+        said = requeue(training.config.runtime.max_requeues).message
     training.console.say(f"stopped by a signal after step {training.step}, saved; {said}")
     # Nobody may exit before the job is requeued: srun would kill the process that asks for it.
     training.world.barrier()

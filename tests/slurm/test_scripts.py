@@ -1,4 +1,4 @@
-"""What the batch scripts ask of Slurm, read from a stand-in srun and from sbatch --test-only."""
+"""What the batch scripts ask of Slurm: recorded by a fake srun, and read by sbatch --test-only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,17 +19,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINING = ("k400", "mini-k200", "sthv1", "activitynet")
 BATCH = (*TRAINING, "eval", "shard")
 
-# srun prints its words, one step a line, and train.py ends as RC says; scontrol prints its words.
+# srun prints its words, one step a line, and a step of train.py exits with code RC; scontrol writes
+# the jobs that it is asked to requeue to a file.
 SRUN = """#!/bin/sh
 echo "STEP $(printf "<%s>" "$@")" | tr "\\n" " "; echo
-case "$*" in *" train.py "*) exit ${RC:-0};; esac
+case "$*" in *" train.py "*) echo "MASTER $MASTER_ADDR:${MASTER_PORT:-}" >&2; exit ${RC:-0};; esac
 """
-SCONTROL = '#!/bin/sh\n[ "$1" = show ] && echo n7 || echo "SCONTROL $*"\n'
+SCONTROL = '#!/bin/sh\n[ "$1" = show ] && echo n7 || echo "$2" >>"$TMPDIR/requeued"\n'
 
 
 @pytest.fixture
 def batch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a batch script as Slurm would, with stand-ins for srun and scontrol."""
+    """Runs a batch script as Slurm would, with fakes of srun and scontrol."""
     bin_folder, spool = tmp_path / "bin", tmp_path / "spool"
     for folder in (bin_folder, spool, tmp_path / "shards"):
         folder.mkdir()
@@ -47,7 +49,7 @@ def batch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             "SLURM_GPUS_PER_NODE": "h100:8",
             "SLURM_CPUS_PER_TASK": "12",
             "SLURM_SUBMIT_DIR": str(REPOSITORY),
-            "PYTHON": "python",
+            "PYTHON": sys.executable,
         }
         path = f"{bin_folder}:{os.environ['PATH']}"
         return subprocess.run(
@@ -118,19 +120,44 @@ def test_mistakes_are_named_before_a_step_starts(batch, arguments, environment, 
     assert all(word in done.stderr for word in words)
 
 
-def test_a_step_ended_by_the_warning_signal_is_requeued_up_to_the_cap(batch) -> None:
+def requeued(tmp_path: Path) -> list[str]:
+    """Jobs that were requeued since the last call."""
+    path = tmp_path / "requeued"
+    jobs = path.read_text().split() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return jobs
+
+
+def test_a_step_ended_by_the_warning_signal_is_requeued_up_to_the_limit(
+    batch, tmp_path: Path
+) -> None:
     array = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "3", "RC": "138"}
     done = batch("k400", "--data", "/tmp", **array)
-    assert "SCONTROL requeue 40_3" in done.stdout
+    assert requeued(tmp_path) == ["40_3"]
     assert done.returncode == 138
-    capped = batch("k400", "--data", "/tmp", SLURM_RESTART_COUNT="50", **array)
-    assert "SCONTROL" not in capped.stdout
+    batch("k400", "--data", "/tmp", SLURM_RESTART_COUNT="50", **array)
+    assert requeued(tmp_path) == []
     words = ("--data", "/tmp", "--runtime.max_requeues", "2")
-    for restarts, again in (("1", True), ("2", False)):
-        done = batch("k400", *words, SLURM_RESTART_COUNT=restarts, **array)
-        assert ("SCONTROL" in done.stdout) is again
+    for restarts, jobs in (("1", ["40_3"]), ("2", [])):
+        batch("k400", *words, SLURM_RESTART_COUNT=restarts, **array)
+        assert requeued(tmp_path) == jobs
     failed = batch("k400", "--data", "/tmp", RC="7")
-    assert (failed.returncode, "SCONTROL" in failed.stdout) == (7, False)
+    assert failed.returncode == 7
+    assert requeued(tmp_path) == []
+
+
+def test_a_step_in_a_container_is_requeued_from_outside(batch, tmp_path: Path) -> None:
+    container = {"CONTAINER": "image.sqsh", "PYTHON": "/only/in/the/image", "RC": "138"}
+    assert batch("k400", "--data", "/tmp", **container).returncode == 138
+    assert requeued(tmp_path) == ["41"]
+
+
+@pytest.mark.parametrize("port", [None, "12345"])
+def test_the_master_is_the_first_node(batch, port: str | None) -> None:
+    """Its port is set by the user or, in each task, by the engine."""
+    given = {} if port is None else {"MASTER_PORT": port}
+    done = batch("k400", "--data", "/tmp", **given)
+    assert f"MASTER n7:{port or ''}" in done.stderr.splitlines()
 
 
 def test_a_task_uses_no_more_cores_than_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,11 +38,12 @@ def find_address() -> tuple[str, int]:
     if "MASTER_ADDR" not in env:
         if env.get("SLURM_STEP_NUM_NODES", "1") != "1":
             raise UsageError(
-                "MASTER_ADDR is not set: export the first host of the job and MASTER_PORT before "
-                "srun, as slurm/k400.sh does"
+                "MASTER_ADDR is not set: export the first host of the job before srun, as "
+                "slurm/common.sh does"
             )
         env["MASTER_ADDR"] = "127.0.0.1"
-    # As slurm/common.sh: two jobs of a node do not collide, nor with the ports of clients.
+    # From the job's id, so that two jobs on a node do not collide, and below the ports that
+    # clients are given.
     port = env.setdefault("MASTER_PORT", str(10000 + int(env.get("SLURM_JOB_ID", 19500)) % 20000))
     if not (port.isdecimal() and 0 < int(port) < 2**16):
         raise UsageError(f"MASTER_PORT is {port!r}: export a number from 1 to 65535")

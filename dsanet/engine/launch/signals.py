@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
-import os
 import signal
-import subprocess
 import threading
 import time
 from types import FrameType
@@ -90,29 +88,3 @@ def leave_undisturbed() -> None:
     """
     if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # else it was never ours
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def requeue(cap: int) -> str:
-    """Ask SLURM to run this job again and say what came of it.
-
-    A job of an array is named by array and task: the last task's plain id is that of the whole
-    array. After `cap` restarts the job is left to end.
-    """
-    env = os.environ
-    job = env.get("SLURM_JOB_ID")
-    if job is None:
-        return "not under SLURM: run the same command again to continue"
-    if "SLURM_ARRAY_JOB_ID" in env:
-        job = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
-    restarts = int(env.get("SLURM_RESTART_COUNT", 0))
-    if restarts >= cap:
-        told = f"job {job} was restarted {restarts} times already"
-        return f"{told}: not requeued (--runtime.max_requeues)"
-    command = ["scontrol", "requeue", job]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"cannot requeue job {job}: {error}"
-    if done.returncode != 0:
-        return f"cannot requeue job {job}: {done.stderr.strip() or done.stdout.strip()}"
-    return f"job {job} requeued"

@@ -1,64 +1,14 @@
-"""Signals and requeueing, with a scontrol of our own."""
+"""Signals become a flag that the training loop reads."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from dsanet.engine.launch.signals import Stop, requeue
-
-
-@pytest.fixture
-def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scontrol that writes down how it was called."""
-    log = tmp_path / "calls"
-    script = tmp_path / "scontrol"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
-    return log
-
-
-def test_outside_slurm_nothing_is_requeued(scontrol: Path) -> None:
-    assert "run the same command again" in requeue(3)
-    assert not scontrol.exists()
-
-
-def test_a_job_is_requeued(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "13")
-    assert requeue(3) == "job 13 requeued"
-    assert scontrol.read_text() == "requeue 13\n"
-
-
-def test_a_task_of_an_array_names_itself_alone(
-    scontrol: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The last task's job id is that of the whole array.
-    for name, value in (("JOB_ID", "13"), ("ARRAY_JOB_ID", "13"), ("ARRAY_TASK_ID", "3")):
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    requeue(3)
-    assert scontrol.read_text() == "requeue 13_3\n"
-
-
-def test_there_is_a_cap(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "13")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
-    assert "not requeued" in requeue(3)
-    assert not scontrol.exists()
-
-
-def test_a_refusal_is_told(scontrol: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "13")
-    (tmp_path / "scontrol").write_text("#!/bin/sh\necho presently disabled >&2; exit 1\n")
-    assert requeue(3) == "cannot requeue job 13: presently disabled"
-
+from dsanet.engine.launch.signals import Stop
 
 CHILD = """
 import os, signal, sys, time
