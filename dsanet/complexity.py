@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsanet.dsa import DSA, aggregated_channels
-from dsanet.errors import ModelError
+from dsanet.errors import ModelError, require
 from dsanet.recognizer import Recognizer
 from dsanet.zoo import build_model
 
@@ -82,8 +82,9 @@ def count_model(name: str, num_classes: int, view: View = View(), **options: Any
     Raises:
         ModelError: as ``build_model``, or a view of no size.
     """
-    if min(view.segments, view.frames) < 1 or view.size < 32:
-        raise ModelError(f"a view of {view} holds no snippet, no frame, or less than 32 pixels")
+    for option, least in (("segments", 1), ("frames", 1), ("size", 32)):
+        value = getattr(view, option)
+        require(value >= least, option, f"be at least {least}", value, ModelError)
     with torch.device("meta"):
         model = build_model(name, num_classes=num_classes, segments=view.segments, **options)
     return count(model, view)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dsanet.errors import OptionError
+from dsanet.errors import require
 from dsanet.folding import accurate, later
 
 
@@ -91,8 +91,7 @@ class V4DBlock(nn.Module):
 
     def __init__(self, channels: int, segments: int) -> None:
         super().__init__()
-        if segments < 2:
-            raise OptionError(f"V4D mixes snippets: segments={segments}, and 2 are the least")
+        require(segments >= 2, "segments", "be at least 2", segments)
         self.segments = segments
         self.conv = nn.Conv3d(channels, channels, (3, 3, 1), padding=(1, 1, 0), bias=False)
         self.bn = nn.BatchNorm2d(channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dsanet.errors import ModelError, OptionError
+from dsanet.errors import ModelError, require
 from dsanet.folding import accurate, full_precision, is_channels_last, later
 
 
@@ -117,19 +117,13 @@ def aggregated_channels(channels: int, beta: float) -> int:
     The generator's batch norm sees B * c rows, and one row has no variance.
     """
     mixed = int(beta * channels)
-    if mixed < 2:
-        raise OptionError(
-            f"DSA: beta={beta:g} of {channels} channels is {mixed}, and 2 are the least; raise beta"
-        )
+    must = f"select at least 2 of {channels} channels"
+    require(mixed >= 2, "beta", must, beta)
     return mixed
 
 
 def _check(segments: int, alpha: int, beta: float, kernel_size: int) -> None:
-    if segments < 2:
-        raise OptionError(f"DSA mixes snippets: segments={segments}, and 2 are the least")
-    if alpha < 1:
-        raise OptionError(f"DSA: alpha={alpha} must be 1 or more")
-    if not 0 < beta <= 1:
-        raise OptionError(f"DSA: beta={beta} must lie in (0, 1]")
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise OptionError(f"DSA: kernel_size={kernel_size} must be odd")
+    require(segments >= 2, "segments", "be at least 2", segments)
+    require(alpha >= 1, "alpha", "be at least 1", alpha)
+    require(0 < beta <= 1, "beta", "be in (0, 1]", beta)
+    require(kernel_size >= 1 and kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from dsanet.errors import ModelError
+from dsanet.errors import ModelError, require
 from dsanet.recognizer import Recognizer
 
 
@@ -71,10 +71,12 @@ def export_program(model: Recognizer, shape: ClipShape) -> torch.export.Exported
     Raises:
         ModelError: a U that the network cannot take, or a clip of no size.
     """
-    if model.segments not in (None, shape.segments):
-        raise ModelError(f"this network mixes {model.segments} snippets, not {shape.segments}")
-    if min(shape.segments, shape.frames) < 1 or shape.size < 32:
-        raise ModelError(f"{shape} holds no snippet, no frame, or less than 32 pixels")
+    if model.segments is not None:
+        must = f"be {model.segments}, as the network was built"
+        require(shape.segments == model.segments, "segments", must, shape.segments, ModelError)
+    for option, least in (("segments", 1), ("frames", 1), ("size", 32)):
+        value = getattr(shape, option)
+        require(value >= least, option, f"be at least {least}", value, ModelError)
     device = next(model.parameters()).device
     example = torch.zeros(shape.of(2), dtype=torch.uint8, device=device)
     dynamic = {"clips": {0: torch.export.Dim("batch", min=1)}}

@@ -11,7 +11,7 @@ from torch import nn
 from dsanet.blocks import Block
 from dsanet.convs import SE, V4DBlock
 from dsanet.dsa import DSA, aggregated_channels
-from dsanet.errors import OptionError
+from dsanet.errors import OptionError, check_choices, require
 from dsanet.recognizer import Recognizer
 from dsanet.trunk import R18, R50, TSM_R50, Trunk, TrunkSpec, to_channels_last
 
@@ -86,12 +86,12 @@ def build_model(name: str, *, num_classes: int, segments: int = 4, **options: An
     """
     if name not in NAMES:
         raise OptionError(
-            f"no network {name!r}{_nearest(name, NAMES)}; there are {', '.join(NAMES)}"
+            f"unknown network {name!r}{_nearest(name, NAMES)}; known: {', '.join(NAMES)}"
         )
     family, backbone = _split(name)
     config = _config(name, family, options)
-    if num_classes < 1 or segments < 1:
-        raise OptionError(f"num_classes={num_classes} and segments={segments} must be 1 or more")
+    require(num_classes >= 1, "num_classes", "be at least 1", num_classes)
+    require(segments >= 1, "segments", "be at least 1", segments)
     trunk = Trunk(_trunk_spec(name, BACKBONES[backbone], config))
     _add_mixers(trunk, family, config, segments)
     mixes = family in ("dsa", "v4d")
@@ -120,6 +120,7 @@ def _nearest(word: str, words: Any) -> str:
 
 
 def _config(name: str, family: str, options: dict[str, Any]) -> NetworkConfig:
+    """The options of a network as a NetworkConfig, with every value checked."""
     known = {field.name for field in fields(NetworkConfig)}
     default = NetworkConfig()
     # YAML and the command line give lists.
@@ -127,36 +128,38 @@ def _config(name: str, family: str, options: dict[str, Any]) -> NetworkConfig:
     for option, value in options.items():
         if option not in known:
             near = _nearest(option, known)
-            raise OptionError(f"no option {option!r}{near}; there are {', '.join(sorted(known))}")
-        idle = option not in COMMON | FAMILY_OPTIONS[family]
-        if idle and value != getattr(default, option):
-            raise OptionError(f"option {option}={value!r} means nothing to {name}; leave it out")
-        kind = type(getattr(default, option))
-        if not isinstance(value, (kind, int) if kind is float else kind) and option != "blocks":
-            raise OptionError(f"option {option}={value!r} must be of type {kind.__name__}")
+            raise OptionError(f"unknown option {option!r}{near}; known: {', '.join(sorted(known))}")
+        if option not in COMMON | FAMILY_OPTIONS[family] and value != getattr(default, option):
+            raise OptionError(f"{name} has no option {option} (got {value!r}); leave it out")
+        _check_type(option, value, type(getattr(default, option)))
     config = replace(default, **options)
     _check(config)
     return config
 
 
+def _check_type(option: str, value: object, expected: type) -> None:
+    """Refuse a value of another type than the option's default; `blocks` has None as default."""
+    if option != "blocks":
+        types = (float, int) if expected is float else (expected,)
+        require(isinstance(value, types), option, f"be of type {expected.__name__}", value)
+
+
 def _check(config: NetworkConfig) -> None:
-    if not config.stages or not set(config.stages) <= {2, 3, 4, 5}:
-        raise OptionError(f"stages={config.stages} must name some of 2, 3, 4, 5 (res2 to res5)")
-    if config.every < 1 or config.reduction < 1:
-        raise OptionError(
-            f"every={config.every} and reduction={config.reduction} must be 1 or more"
-        )
-    if config.width < 8 or config.width % 8:
-        raise OptionError(f"width={config.width} must be a multiple of 8, at least 8")
-    if not 0 <= config.dropout < 1:
-        raise OptionError(f"dropout={config.dropout} must lie in [0, 1)")
-    if config.blocks is not None and (len(config.blocks) != 4 or min(config.blocks) < 1):
-        raise OptionError(f"blocks={config.blocks} must be four numbers of 1 or more")
+    check_choices(config, "")
+    stages, width, dropout, blocks = config.stages, config.width, config.dropout, config.blocks
+    valid = bool(stages) and set(stages) <= {2, 3, 4, 5}
+    require(valid, "stages", "be some of 2, 3, 4, 5 (res2 to res5)", stages)
+    require(config.every >= 1, "every", "be at least 1", config.every)
+    require(config.reduction >= 1, "reduction", "be at least 1", config.reduction)
+    require(width >= 8 and width % 8 == 0, "width", "be a multiple of 8, at least 8", width)
+    require(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
+    valid = blocks is None or (len(blocks) == 4 and min(blocks) >= 1)
+    require(valid, "blocks", "be four numbers of at least 1", blocks)
 
 
 def _trunk_spec(name: str, spec: TrunkSpec, config: NetworkConfig) -> TrunkSpec:
     if config.inflate_shortcuts and not spec.inflated:
-        raise OptionError(f"option inflate_shortcuts=True means nothing to {name}; leave it out")
+        raise OptionError(f"{name} has no option inflate_shortcuts (got True); leave it out")
     blocks = config.blocks or spec.blocks
     return replace(
         spec, width=config.width, blocks=blocks, inflate_shortcuts=config.inflate_shortcuts
@@ -173,9 +176,9 @@ def _add_mixers(trunk: Trunk, family: str, config: NetworkConfig, segments: int)
         return
     position = config.position
     for block in _every_nth(trunk, config):
-        if position not in block.positions:
-            has = ", ".join(block.positions)
-            raise OptionError(f"position={position!r} is not in this network's block; {has} are")
+        allowed = ", ".join(block.positions)
+        must = f"be one of {allowed} for this backbone"
+        require(position in block.positions, "position", must, position)
         block.insert(_mixer(family, block.channels_at(position), config, segments), position)
 
 
@@ -190,8 +193,8 @@ def _every_nth(trunk: Trunk, config: NetworkConfig) -> list[Block]:
     """The last of each ``every`` blocks of the stages: blocks 2, 4, 6 of res4 for every=2."""
     stages = [trunk.stage(number) for number in sorted(set(config.stages))]
     blocks = [block for stage in stages for block in stage[config.every - 1 :: config.every]]
-    if not blocks:
-        raise OptionError(f"every={config.every} picks no block of {config.stages}; lower every")
+    must = f"leave at least one block of stages {config.stages}"
+    require(bool(blocks), "every", must, config.every)
     return blocks
 
 

@@ -1,44 +1,49 @@
-"""Settings of the loader that change speed and place, never which pixels come out."""
+"""Settings of the loader that change its speed and its use of the machine, never the samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from dsanet.errors import check_choices, require
 from pipelines.errors import LoaderUsageError
 from pipelines.plan.planner import OrderConfig
-
-CHOICES = {
-    "reader": ("frames", "webdataset"),
-    "decode": ("auto", "image", "video", "pyav"),
-    "decode_on": ("auto", "cpu", "gpu"),
-    "resize": ("auto", "dali", "torch"),
-    "stage": ("off", "auto", "all", "lanes"),
-}
 
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """How videos are read, decoded and handed over.
+    """How videos are read, decoded and passed to the training loop.
 
-    reader: `frames` (plan, pread, decode) or `webdataset` (DALI streams whole videos in a local
-    shuffle of 8 x order.window videos; no other order, no decode by PyAV, no gap_kb).
-    decode: `image` one JPEG at a time, `video` DALI's video decoder, `pyav` FFmpeg on the CPU.
-    decode_on, resize: where and by what; `auto` follows the device. roi_decode: decode only the
-    crop's part of a JPEG, None where it pays (CPU). threads: of decoding, 0 for this process's
-    share of the cores. prefetch: batches kept ready. gap_kb: neighbouring frames closer than this
-    are fetched by one read; None is 0 on a local disk, 256 (one read a snippet) on a network disk
-    and 8192 (one read a video) in blocked order. order: see OrderConfig. ahead_mb: memory for what
-    is read ahead in blocked order. stage: copy tars to `scratch` first: `all`, those of this
-    node's `lanes` (order `local`), or `auto`: all, under SLURM. bad_share: broken videos above
-    this share (and above 8) stop the job. watchdog: seconds without a batch before all threads say
-    where they are; hang: before the job is stopped, 0 for never.
+    Attributes:
+        reader: `frames` reads just the frames of the plan; `webdataset` streams whole videos with
+            DALI in a local shuffle of 8 x order.window videos (no other order, no PyAV, no gap_kb).
+        decode: `image` decodes one JPEG at a time, `video` uses DALI's video decoder, `pyav` uses
+            FFmpeg on the CPU; `auto` follows codec and device.
+        decode_on: where videos are decoded; `auto` follows the device.
+        resize: what resizes the crops: DALI's graph, or torch when decoding on the CPU; `auto`
+            follows the device.
+        roi_decode: decode only the cropped region of a JPEG; null: only on a CPU, where it is
+            faster.
+        threads: decoding threads; 0: the share of the cores that belongs to this process.
+        read_threads: threads that read files.
+        prefetch: batches kept ready.
+        gap_kb: frames of a video closer than this are fetched by one read. null: 0 on a local disk,
+            256 (one read a snippet) on a network disk, 8192 (one read a video) in blocked order.
+        order: order of the videos in an epoch.
+        ahead_mb: memory for what is read ahead in blocked order.
+        stage: copy tars to `scratch` before reading: `all` of them, those of this node's `lanes`
+            (order.kind local), or `auto`: all under SLURM, else none.
+        scratch: folder on a local disk for staged tars; null: SLURM_TMPDIR.
+        bad_share: share of bad videos (beyond 8 videos) at which the job stops.
+        watchdog: seconds without a batch after which the stacks of all threads are printed.
+        hang: seconds without a batch after which the job is stopped; 0: never.
     """
 
-    reader: str = "frames"
-    decode: str = "auto"
-    decode_on: str = "auto"
-    resize: str = "auto"
+    reader: Literal["frames", "webdataset"] = "frames"
+    decode: Literal["auto", "image", "video", "pyav"] = "auto"
+    decode_on: Literal["auto", "cpu", "gpu"] = "auto"
+    resize: Literal["auto", "dali", "torch"] = "auto"
     roi_decode: bool | None = None
     threads: int = 0
     read_threads: int = 8
@@ -46,43 +51,37 @@ class LoaderConfig:
     gap_kb: int | None = None
     order: OrderConfig = field(default_factory=OrderConfig)
     ahead_mb: int = 2048
-    stage: str = "auto"
+    stage: Literal["off", "auto", "all", "lanes"] = "auto"
     scratch: Path | None = None
     bad_share: float = 0.01
     watchdog: float = 60.0
     hang: float = 1800.0
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise LoaderUsageError(
-                    f"loader.{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}"
-                )
+        check_choices(self, "loader.", LoaderUsageError)
         for name, least in (("threads", 0), ("read_threads", 1), ("prefetch", 1), ("ahead_mb", 1)):
-            if getattr(self, name) < least:
-                raise LoaderUsageError(
-                    f"loader.{name} is {getattr(self, name)}: give {least} or more"
-                )
+            value = getattr(self, name)
+            _require(value >= least, name, f"be at least {least}", value)
+        _require(0 <= self.bad_share <= 1, "bad_share", "be in [0, 1]", self.bad_share)
+        _require(self.watchdog > 0, "watchdog", "be more than 0", self.watchdog)
+        _require(self.hang >= 0, "hang", "be at least 0", self.hang)
+        kind = self.order.kind
+        if self.stage == "lanes":
+            _require(kind == "local", "order.kind", "be local with loader.stage lanes", kind)
         if self.reader == "webdataset":
             self._check_webdataset()
-        if self.stage == "lanes" and self.order.kind != "local":
-            raise LoaderUsageError("loader.stage lanes needs loader.order.kind local")
-        if not 0 <= self.bad_share <= 1:
-            raise LoaderUsageError(f"loader.bad_share is {self.bad_share}: give 0 to 1")
-        if self.watchdog <= 0 or self.hang < 0:
-            raise LoaderUsageError("loader.watchdog: give more than 0 s; loader.hang: 0 s or more")
 
     def _check_webdataset(self) -> None:
-        """Refuse what DALI's reader would pass over in silence."""
-        given = {
-            "decode": self.decode == "pyav",
-            "order.kind": self.order.kind != "random",
-            "gap_kb": self.gap_kb is not None,
-            "roi_decode": bool(self.roi_decode),
-        }
-        for name, odd in given.items():
-            if odd:
-                raise LoaderUsageError(
-                    f"loader.reader webdataset has no choice of loader.{name}: leave it at its "
-                    "default, or use loader.reader frames"
-                )
+        """Refuse settings that DALI's webdataset reader would ignore."""
+        order = self.order.kind
+        for supported, name, must, value in (
+            (self.decode != "pyav", "decode", "not be pyav", self.decode),
+            (order == "random", "order.kind", "be random", order),
+            (self.gap_kb is None, "gap_kb", "be null", self.gap_kb),
+            (not self.roi_decode, "roi_decode", "be null or false", self.roi_decode),
+        ):
+            _require(supported, name, f"{must} with loader.reader webdataset", value)
+
+
+def _require(condition: bool, name: str, must: str, value: object) -> None:
+    require(condition, f"loader.{name}", must, value, LoaderUsageError)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dsanet.errors import require
 from pipelines.dali_reader.pruning import Table, prune_frames, prune_groups, read_table, unrepeated
 from pipelines.dali_reader.sampling import eval_picks, train_picks
 from pipelines.decode.decoder import DecodeError, first_line
@@ -48,19 +49,15 @@ class StreamSpec:
     shuffle: int = 512
 
     def __post_init__(self) -> None:
-        remedy = "use loader.reader frames"
-        if self.sampling.mode not in ("segments", "spread"):
-            raise LoaderUsageError(
-                f"loader.reader webdataset cannot sample {self.sampling.mode!r}: {remedy}"
-            )
-        if self.augment is None:
+        sampling, augment = self.sampling, self.augment
+        _require(sampling.mode in ("segments", "spread"), "sampling.mode", "be segments or spread",
+                 sampling.mode)  # fmt: skip
+        if augment is None:
             return
-        if self.augment.kind == "multi_scale" or self.augment.repeats > 1:
-            raise LoaderUsageError(
-                f"loader.reader webdataset has no multi_scale crops and no repeated views: {remedy}"
-            )
-        if self.augment.flip_classes != "all":
-            raise LoaderUsageError(f"loader.reader webdataset flips all classes alike: {remedy}")
+        _require(augment.kind != "multi_scale", "augment.kind", "not be multi_scale", augment.kind)
+        _require(augment.repeats == 1, "augment.repeats", "be 1", augment.repeats)
+        rule = augment.flip_classes
+        _require(rule == "all", "augment.flip_classes", "be all", rule)
 
     @property
     def frames(self) -> int:
@@ -81,6 +78,10 @@ class StreamSpec:
     def draws(self) -> bool:
         """Whether graph B takes draws: DALI drops inputs that nothing uses."""
         return self.augment is not None and (self.graph.flip or self.augment.kind != "centre")
+
+
+def _require(condition: bool, name: str, must: str, value: object) -> None:
+    require(condition, name, f"{must} with loader.reader webdataset", value, LoaderUsageError)
 
 
 def build_reader(

@@ -1,52 +1,66 @@
-"""The one door to decoding: which head of the graph serves a codec on a device."""
+"""Which decoder and which graph serve a codec on a device."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+from dsanet.errors import require
 from pipelines.config import LoaderConfig
 from pipelines.decode.decoder import usable_cores
 from pipelines.decode.graph import GraphSpec
 from pipelines.errors import LoaderUsageError
 
-# What DALI's video decoder takes without a GPU; everything else there is PyAV's.
+Backend = Literal["image", "video", "pyav"]
+# Codecs that DALI's video decoder takes on a CPU; PyAV decodes all others there.
 VIDEO_ON_CPU = ("mjpeg", "vp9", "vp8")
-HEADS = {"image": "image", "video": "video", "pyav": "frames"}
+HEADS: dict[Backend, Literal["image", "video", "frames"]] = {
+    "image": "image",
+    "video": "video",
+    "pyav": "frames",
+}
 
 
-def choose_decode(codec: str, device: str, config: LoaderConfig) -> str:
-    """`image`, `video` or `pyav` for this codec and device; an override that cannot work raises."""
+def choose_decode(codec: str, device: str, config: LoaderConfig) -> Backend:
+    """Choose the decoder of a codec on a device.
+
+    LoaderUsageError where `config` asks for one that cannot decode it there.
+    """
     on_gpu = device != "cpu" and config.decode_on != "cpu"
-    alone = config.reader == "webdataset"  # DALI alone: no PyAV
-    chosen = config.decode
-    if chosen == "auto":
+    dali_only = config.reader == "webdataset"
+    dali_decodes = on_gpu or codec in VIDEO_ON_CPU
+    if config.decode == "auto":
         if codec == "mjpeg":
             return "image"
-        chosen = "video" if alone or on_gpu or codec in VIDEO_ON_CPU else "pyav"
-    if chosen == "image" and codec != "mjpeg":
-        raise LoaderUsageError(
-            f"loader.decode image needs mjpeg shards, these are {codec}: use video or pyav"
-        )
-    if chosen == "video" and not on_gpu and codec not in VIDEO_ON_CPU:
-        remedy = "loader.reader frames" if alone else "loader.decode pyav"
-        raise LoaderUsageError(
-            f"DALI cannot decode {codec} on a CPU: use {remedy}, or shard as mjpeg"
-        )
-    return chosen
+        backend: Backend = "video" if dali_only or dali_decodes else "pyav"
+    else:
+        backend = config.decode
+    if backend == "image":
+        must = f"be video or pyav for {codec} shards"
+        _require(codec == "mjpeg", "decode", must, backend)
+    if backend == "video" and not dali_decodes:
+        where = f"for {codec} shards on a CPU (or shard as mjpeg)"
+        _require(not dali_only, "reader", f"be frames {where}", config.reader)
+        _require(False, "decode", f"be pyav {where}", backend)
+    return backend
 
 
 def graph_spec(
-    decode: str, device: str, config: LoaderConfig, *, videos: int, frames: int, size: int,
+    decode: Backend, device: str, config: LoaderConfig, *, videos: int, frames: int, size: int,
     crops: int = 1, flip: bool = False, colour: bool = False,
 ) -> GraphSpec:  # fmt: skip
-    """The graph for batches of `videos` with `frames` frames each."""
+    """Describe the graph for batches of `videos` with `frames` frames each.
+
+    LoaderUsageError where `config` asks for what the device or the decoder cannot do.
+    """
     on_gpu = device != "cpu" and config.decode_on != "cpu"
-    if device == "cpu" and config.decode_on == "gpu":
-        raise LoaderUsageError("loader.decode_on gpu needs a CUDA device: use auto")
-    if decode == "pyav" and config.decode_on == "gpu":
-        raise LoaderUsageError("loader.decode pyav is on the CPU: use video, or decode_on auto")
+    if config.decode_on == "gpu":
+        _require(device != "cpu", "decode_on", "be auto or cpu without a CUDA device", "gpu")
+        _require(decode != "pyav", "decode_on", "be auto or cpu with loader.decode pyav", "gpu")
     resize = config.resize if config.resize != "auto" else ("dali" if on_gpu else "torch")
-    if on_gpu and resize == "torch":
-        raise LoaderUsageError("loader.resize torch is for decoding on the CPU: use auto")
-    # A JPEG's box is decoded alone on a CPU; the GPU's hardware engines only do whole images.
+    if on_gpu:
+        must = "be auto or dali when decoding on a GPU"
+        _require(resize == "dali", "resize", must, resize)
+    # The GPU's hardware JPEG engines decode whole images only.
     roi = config.roi_decode if config.roi_decode is not None else not on_gpu
     return GraphSpec(
         head=HEADS[decode],
@@ -65,3 +79,7 @@ def graph_spec(
 
 def _device_id(device: str) -> int:
     return int(device.partition(":")[2] or 0)
+
+
+def _require(condition: bool, name: str, must: str, value: object) -> None:
+    require(condition, f"loader.{name}", must, value, LoaderUsageError)

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pipelines.errors import LoaderError
 
-HEADS = ("image", "video", "frames")
 COLOURS = ("brightness", "contrast", "saturation", "hue")
 # The index, the boxes and FFmpeg know nothing of an EXIF orientation, so DALI must not turn either.
 AS_STORED = {"adjust_orientation": False}
@@ -32,7 +31,7 @@ AS_STORED = {"adjust_orientation": False}
 class GraphSpec:
     """What a graph is built for; `batch` counts samples of DALI (frames for the image head)."""
 
-    head: str
+    head: Literal["image", "video", "frames"]
     batch: int
     size: int
     crops: int = 1

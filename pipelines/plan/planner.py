@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from dsanet.errors import check_choices, require
 from pipelines.errors import LoaderUsageError
 from pipelines.plan.crops import CROP_DRAWS, AugmentConfig, random_boxes
 from pipelines.plan.sampling import SamplingConfig, train_frames
@@ -21,7 +22,6 @@ from shards import Split
 
 LANES = 960  # = 2^6 * 3 * 5: any usual number of ranks divides it
 LANE_FACTORS = (2, 2, 2, 2, 2, 2, 3, 5)
-ORDERS = ("random", "blocked", "local")
 MASK = (1 << 64) - 1
 DRAWS, ORDER, RUNS, FALLBACK = range(4)  # what a stream is for: its own part of the counter
 FLIP, SEGMENT, COLOUR = 0, 1, slice(2, 6)  # places of the draws; the crop's and frames' follow
@@ -48,35 +48,35 @@ def uniforms(seed: int, epoch: int, ids: np.ndarray, repeats: np.ndarray, count:
 
 @dataclass(frozen=True)
 class OrderConfig:
-    """How an epoch is ordered.
+    """Order of the videos in an epoch.
 
-    random: any video anywhere. blocked: runs of `block` consecutive videos of a tar (0: whole
-    tars) are dealt to the lanes anew each epoch and shuffled inside windows of `window` videos of
-    a lane, so that a run is one sequential read. local: whole tars are dealt to `shares` equal
-    shares for good, each shuffled anew in every epoch; position p draws on share p % shares, so a
-    rank needs only the tars of its own shares where the number of ranks divides `shares`. A global
-    batch of fewer videos than `shares` always meets the same shares; more shares suit more numbers
-    of ranks.
+    Attributes:
+        kind: `random` is a full shuffle. `blocked` shuffles runs of neighbouring videos, so that
+            each run is one sequential read. `local` deals whole tars to `shares` equal shares once
+            and shuffles each share anew in every epoch.
+        block: blocked order: consecutive videos of a tar in one run; 0: whole tars.
+        window: blocked order: videos of a lane among which runs are shuffled.
+        shares: local order: number of shares. Position p of an epoch draws on share p % shares, so
+            a rank needs only the tars of its own shares where the number of ranks divides `shares`.
+            More shares suit more numbers of ranks; a global batch of fewer videos than `shares`
+            always draws on the same shares.
     """
 
-    kind: str = "random"
+    kind: Literal["random", "blocked", "local"] = "random"
     block: int = 16
     window: int = 64
     shares: int = 192
 
     def __post_init__(self) -> None:
-        if self.kind not in ORDERS:
-            raise LoaderUsageError(
-                f"loader.order.kind is {self.kind!r}: choose one of {', '.join(ORDERS)}"
-            )
-        for name, least in (("block", 0), ("window", 1)):
-            if (value := getattr(self, name)) < least:
-                raise LoaderUsageError(f"loader.order.{name} is {value}: give {least} or more")
-        if self.shares < 1 or LANES % self.shares:
-            raise LoaderUsageError(
-                f"loader.order.shares is {self.shares}: give a divisor of {LANES}, such as 64, 192 "
-                "or 320"
-            )
+        check_choices(self, "loader.order.", LoaderUsageError)
+        _require(self.block >= 0, "block", "be at least 0", self.block)
+        _require(self.window >= 1, "window", "be at least 1", self.window)
+        must = f"divide {LANES} (such as 64, 192 or 320)"
+        _require(self.shares >= 1 and LANES % self.shares == 0, "shares", must, self.shares)
+
+
+def _require(condition: bool, name: str, must: str, value: object) -> None:
+    require(condition, f"loader.order.{name}", must, value, LoaderUsageError)
 
 
 def epoch_order(tars: np.ndarray, seed: int, epoch: int, config: OrderConfig) -> np.ndarray:
@@ -138,20 +138,18 @@ def lane_shares(lanes: int = LANES) -> np.ndarray:
 
 
 def check_world(rank: int, world: int) -> None:
-    """Refuse a world size that does not divide the lanes."""
+    """Refuse a number of ranks that does not divide the lanes, and a rank outside it."""
     if world < 1 or LANES % world:
-        near = max(w for w in range(1, LANES + 1) if LANES % w == 0 and w <= max(world, 1))
+        nearest = max(w for w in range(1, LANES + 1) if LANES % w == 0 and w <= max(world, 1))
         raise LoaderUsageError(
-            f"{world} ranks do not divide the epoch's {LANES} lanes: use {near} ranks"
+            f"the number of ranks must divide {LANES}, got {world}; use {nearest} ranks"
         )
-    if not 0 <= rank < world:
-        raise LoaderUsageError(f"rank {rank} of {world}: give 0 to {world - 1}")
+    require(0 <= rank < world, "rank", f"be in [0, {world})", rank, LoaderUsageError)
 
 
 def check_batch(size: int) -> None:
-    """Refuse a batch of no videos."""
-    if size < 1:
-        raise LoaderUsageError(f"a batch of {size} videos: give 1 or more")
+    """Refuse a batch without videos."""
+    require(size >= 1, "batch_size", "be at least 1", size, LoaderUsageError)
 
 
 @dataclass

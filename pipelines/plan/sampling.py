@@ -1,6 +1,5 @@
-"""Which frames of a video are seen: pure arithmetic on frame numbers, no randomness of its own.
+"""Frame numbers of a video's snippets: pure arithmetic on random draws that the caller passes in.
 
-Random draws come in as numbers in [0, 1), so the same functions serve every seed, rank and test.
 N is the number of frames of a video, U snippets of T frames at stride S, W the window of
 consecutive frames that one snippet spans (paper, section 4.2: 32 or 64 frames, stride 8).
 """
@@ -8,42 +7,42 @@ consecutive frames that one snippet spans (paper, section 4.2: 32 or 64 frames, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from dsanet.errors import check_choices, require
 from pipelines.errors import LoaderUsageError
-
-MODES = ("segments", "release", "dense", "uniform", "spread")
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """Which U x T frames of a video make up one input of the network.
 
-    mode: `segments` the paper's; `release` the arithmetic of the authors' code; `spread` T frames
-    evenly over each segment (Something-Something); `dense` and `uniform` those of TSM and TSN.
-    window: frames that a snippet spans, by default T * S.
+    Attributes:
+        segments: U, snippets of a video.
+        frames: T, frames of a snippet.
+        stride: frames from one sampled frame to the next.
+        window: consecutive frames that a snippet spans; null: frames * stride.
+        mode: `segments` takes a random window of each of U equal segments, as the paper does;
+            `release` follows the released code; `spread` takes T frames evenly over each segment
+            (Something-Something); `dense` is TSM's sampling and `uniform` TSN's.
     """
 
     segments: int = 4
     frames: int = 4
     stride: int = 8
     window: int | None = None
-    mode: str = "segments"
+    mode: Literal["segments", "release", "dense", "uniform", "spread"] = "segments"
 
     def __post_init__(self) -> None:
+        check_choices(self, "sampling.", LoaderUsageError)
         for name in ("segments", "frames", "stride"):
-            if getattr(self, name) < 1:
-                raise LoaderUsageError(f"sampling.{name} is {getattr(self, name)}: give 1 or more")
-        if self.mode not in MODES:
-            raise LoaderUsageError(
-                f"sampling.mode is {self.mode!r}: choose one of {', '.join(MODES)}"
-            )
-        if self.span < (self.frames - 1) * self.stride + 1:
-            raise LoaderUsageError(
-                f"sampling.window {self.window} cannot hold {self.frames} frames at stride "
-                f"{self.stride}: give {(self.frames - 1) * self.stride + 1} or more"
-            )
+            value = getattr(self, name)
+            require(value >= 1, f"sampling.{name}", "be at least 1", value, LoaderUsageError)
+        least = (self.frames - 1) * self.stride + 1
+        must = f"be at least {least} to hold {self.frames} frames at stride {self.stride}"
+        require(self.span >= least, "sampling.window", must, self.window, LoaderUsageError)
 
     @property
     def span(self) -> int:
@@ -81,8 +80,7 @@ def test_frames(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarr
     In `uniform` they are K / U interleaved passes over the video. Clips g, g + G, g + 2G, ...
     (G = K / U) form one input of U snippets, which therefore always spans the video.
     """
-    if clips < 1:
-        raise LoaderUsageError(f"{clips} clips: give 1 or more")
+    require(clips >= 1, "clips", "be at least 1", clips, LoaderUsageError)
     if config.mode == "release":
         tick = (num_frames - config.span + 1) / clips
         centres = np.floor(tick / 2 + tick * np.arange(clips)).astype(np.int64)
@@ -144,11 +142,8 @@ def _uniform(num_frames: int, x: np.ndarray) -> np.ndarray:
 def _uniform_passes(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarray:
     """K clips (K, T): clip u * G + g is pass g of G over the u-th of U parts of the video."""
     U, T = config.segments, config.frames
-    if clips % U:
-        raise LoaderUsageError(
-            f"{clips} clips do not divide into groups of {U} snippets: give a multiple of {U}, "
-            "or sampling.segments 1"
-        )
+    must = f"be a multiple of {U} (sampling.segments) with sampling.mode uniform"
+    require(clips % U == 0, "clips", must, clips, LoaderUsageError)
     G = clips // U
     phases = np.repeat(((np.arange(G) + 0.5) / G)[:, None], U * T, axis=1)
     passes = _uniform(num_frames, phases).reshape(G, U, T)

@@ -132,5 +132,5 @@ def test_tool_prints_the_papers_tables():
 def test_tool_refuses_a_wrong_name():
     done = tool("--model", "dsa_r50")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no network 'dsa_r50' (did you mean 'dsa_")
+    assert done.stderr.startswith("error: unknown network 'dsa_r50' (did you mean 'dsa_")
     assert "Traceback" not in done.stderr

@@ -151,11 +151,11 @@ def test_aggregate_weighs_neighbours_in_order():
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"segments": 1}, "segments=1"),
-        ({"alpha": 0}, "alpha=0"),
-        ({"beta": 0.0}, "beta=0"),
-        ({"beta": 1.5}, "beta=1.5"),
-        ({"kernel_size": 2}, "kernel_size=2"),
+        ({"segments": 1}, "segments must be at least 2, got 1"),
+        ({"alpha": 0}, "alpha must be at least 1, got 0"),
+        ({"beta": 0.0}, "beta must be in .0, 1., got 0.0"),
+        ({"beta": 1.5}, "beta must be in .0, 1., got 1.5"),
+        ({"kernel_size": 2}, "kernel_size must be odd, got 2"),
     ],
 )
 def test_refuses_options(options, word):
@@ -169,5 +169,5 @@ def test_refuses_a_batch_that_is_no_whole_videos():
 
 
 def test_refuses_too_few_channels():
-    with pytest.raises(ModelError, match="raise beta"):
+    with pytest.raises(ModelError, match="beta must select at least 2 of 8 channels"):
         DSA(4)(torch.randn(4, 8, 2, 4, 4))

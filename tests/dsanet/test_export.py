@@ -122,7 +122,7 @@ def test_tool(tmp_path):
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (("--model", "nope", "--num-classes", "5", "--out", "x.pt2"), 2, "no network 'nope'"),
+        (("--model", "nope", "--num-classes", "5", "--out", "x.pt2"), 2, "unknown network 'nope'"),
         (("--model", "i3d_r18", "--out", "x.pt2"), 2, "--model needs --num-classes"),
         (("--model", "i3d_r18", "--num-classes", "5", "--out", "x.txt"), 2, ".onnx or .pt2"),
         (("--checkpoint", "/nowhere", "--out", "x.pt2"), 1, "/nowhere"),

@@ -96,7 +96,7 @@ def test_any_two_videos_meet_in_local_order():
 
 
 def test_shares_that_do_not_divide_the_lanes_are_refused():
-    with pytest.raises(LoaderUsageError, match=r"order\.shares is 100"):
+    with pytest.raises(LoaderUsageError, match=r"loader\.order\.shares must divide 960.*, got 100"):
         OrderConfig("local", shares=100)
 
 
@@ -224,7 +224,10 @@ def test_a_replacement_depends_on_the_id_alone():
 
 
 def test_bad_orders_are_refused():
-    with pytest.raises(LoaderUsageError, match=r"loader\.order\.kind"):
+    with pytest.raises(
+        LoaderUsageError,
+        match=r"loader\.order\.kind must be one of random, blocked, local, got 'sorted'",
+    ):
         OrderConfig("sorted")
-    with pytest.raises(LoaderUsageError, match=r"loader\.order\.window is 0"):
+    with pytest.raises(LoaderUsageError, match=r"loader\.order\.window must be at least 1, got 0"):
         OrderConfig(window=0)
