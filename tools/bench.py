@@ -1,8 +1,14 @@
 #!/usr/bin/env python3
-"""Measure one part of the project, or all of it.
+"""Measure the speed of one part of the project, or of several.
 
-python tools/bench.py model --model dsa_i3d_r50 --json bench.json
-python tools/bench.py all --json bench.json
+Each measurement is a row on the screen. With --json the rows are also written to a file, with the
+machine, the versions and the command.
+
+  python tools/bench.py loader --data SHARDS --json loader.json
+  python tools/bench.py loader --help            the options of one benchmark
+  python tools/bench.py all --json bench.json    writes bench-model.json, bench-loader.json, ...
+
+Benchmarks make the videos that they need; DSANET_CLIPS=FOLDER gives them real ones (*.mp4).
 """
 
 from __future__ import annotations
@@ -14,20 +20,20 @@ import time
 import traceback
 from pathlib import Path
 
-from benches.common import Report
+from benches.report import Report
 
 from dsanet.engine.launch.distributed import use_device
 from dsanet.engine.main import guarded
 
-SUBJECTS = {
-    "model": "training step and 8x3 inference against the release's formulation",
-    "decode": "decode strategies and codecs against the peers",
+BENCHMARKS = {
+    "model": "training step and 8x3 inference, compared with the released formulation",
+    "decode": "ways to decode, compared with other libraries",
     "loader": "the loader alone, stage by stage",
-    "train": "training from shards against synthetic input",
-    "eval": "evaluation with 8 clips x 3 crops",
-    "shard": "the sharder against plain ffmpeg",
+    "train": "training from shards, compared with data already in memory",
+    "eval": "evaluation with 8 clips x 3 crops, compared with the network alone",
+    "shard": "making shards, compared with plain ffmpeg",
 }
-# `all` is cut to what a GPU machine does in eight minutes.
+# `all` is sized to take eight minutes on a machine with a GPU.
 ALL = {
     "model": ["--frames", "4", "--parts", "train"],
     "loader": [],
@@ -37,19 +43,24 @@ ALL = {
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
-    for name, text in SUBJECTS.items():
-        subject = subjects.add_parser(name, help=text, description=text)
-        subject.add_argument("--json", type=Path, help="write rows, machine and versions here")
-        importlib.import_module(f"benches.{name}").add_arguments(subject)
-    everything = subjects.add_parser("all", help=f"{', '.join(ALL)}, one after another")
-    everything.add_argument("--json", type=Path, help="one file per subject: NAME-subject.json")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    benchmarks = parser.add_subparsers(
+        title="benchmarks", dest="benchmark", required=True, metavar="BENCHMARK"
+    )
+    for name, text in BENCHMARKS.items():
+        benchmark = benchmarks.add_parser(name, help=text, description=text.capitalize() + ".")
+        benchmark.add_argument("--json", type=Path, help="write rows, machine and versions here")
+        importlib.import_module(f"benches.{name}").add_arguments(benchmark)
+    together = f"{', '.join(ALL)}, one after another"
+    everything = benchmarks.add_parser("all", help=together, description=together.capitalize())
+    everything.add_argument("--json", type=Path, help="write NAME-BENCHMARK.json for each")
     return parser.parse_args()
 
 
 def run_all(json: Path | None) -> int:
-    """Run the subjects one after another; one that fails is reported and the rest go on."""
+    """Run several benchmarks one after another; if one fails, report it and go on."""
     failed, begun = [], time.perf_counter()
     for name, words in ALL.items():
         module, start = importlib.import_module(f"benches.{name}"), time.perf_counter()
@@ -73,12 +84,12 @@ def run_all(json: Path | None) -> int:
 
 def main() -> int:
     args = parse()
-    if args.subject == "all":
+    if args.benchmark == "all":
         return run_all(args.json)
     if "device" in args:
         args.device = str(use_device(args.device))
-    report = Report(args.subject, args.json)
-    importlib.import_module(f"benches.{args.subject}").run(args, report)
+    report = Report(args.benchmark, args.json)
+    importlib.import_module(f"benches.{args.benchmark}").run(args, report)
     report.table()
     return 0
 

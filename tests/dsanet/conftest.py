@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from benches.release import Backbone, Conv4d, Plan, ReleaseNet, plan_for
+from benches.released_network import Backbone, Conv4d, Plan, ReleasedNetwork, plan_for
 from torch import Tensor, nn
 
 
@@ -27,11 +27,11 @@ def clips() -> Callable[..., Tensor]:
 
 
 @pytest.fixture
-def reference() -> Callable[..., ReleaseNet]:
+def reference() -> Callable[..., ReleasedNetwork]:
     """A plain float64 network whose batch norms have left their initialisation."""
 
-    def make(name: str, num_classes: int = 5, **options: object) -> ReleaseNet:
-        net = ReleaseNet(plan_for(name, **options), num_classes).double()
+    def make(name: str, num_classes: int = 5, **options: object) -> ReleasedNetwork:
+        net = ReleasedNetwork(plan_for(name, **options), num_classes).double()
         for module in net.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm3d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -45,10 +45,10 @@ def reference() -> Callable[..., ReleaseNet]:
 
 
 @pytest.fixture
-def translate() -> Callable[[ReleaseNet, dict[str, Tensor]], dict[str, Tensor]]:
+def translate() -> Callable[[ReleasedNetwork, dict[str, Tensor]], dict[str, Tensor]]:
     """Tensors by the reference's names (weights or gradients) -> by the package's names."""
 
-    def run(net: ReleaseNet, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def run(net: ReleasedNetwork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         moved = _move_conv4d(net.backbone, tensors)
         return {
             _our_name(name): _our_shape(name, t, net.backbone.plan) for name, t in moved.items()

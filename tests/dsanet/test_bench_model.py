@@ -7,7 +7,7 @@ import argparse
 import pytest
 import torch
 from benches import kernels, model
-from benches.common import Report
+from benches.report import Report
 from torch.nn import functional as F
 
 

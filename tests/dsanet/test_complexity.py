@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benches.release import ReleaseNet, normalise, plan_for
+from benches.released_network import ReleasedNetwork, normalise, plan_for
 from torch import nn
 
 import dsanet
@@ -62,7 +62,7 @@ def test_ensemble():
     assert round(sum(both)) == 1509
 
 
-def by_hand(net: ReleaseNet, clips: torch.Tensor) -> Complexity:
+def by_hand(net: ReleasedNetwork, clips: torch.Tensor) -> Complexity:
     """Multiply-adds from the shapes that pass through the plain Conv3d network."""
     macs = norms = 0
 
@@ -86,7 +86,7 @@ def by_hand(net: ReleaseNet, clips: torch.Tensor) -> Complexity:
 @pytest.mark.parametrize("name", dsanet.list_models())
 def test_equals_a_hand_count(name, clips):
     ours = count_model(name, 5, View(4, 2, 64), width=16)
-    theirs = by_hand(ReleaseNet(plan_for(name, width=16), 5), clips(B=1, T=2, size=64))
+    theirs = by_hand(ReleasedNetwork(plan_for(name, width=16), 5), clips(B=1, T=2, size=64))
     assert ours.macs == theirs.macs
     assert ours.norm_elements == theirs.norm_elements
     assert ours.parameters == theirs.parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benches.release import normalise
+from benches.released_network import normalise
 from torch import nn
 
 import dsanet

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 import torch
-from benches.release import normalise
+from benches.released_network import normalise
 from torch import Tensor, nn
 
 import dsanet

@@ -1,1 +1,1 @@
-"""Benchmarks behind `python tools/bench.py`: one module per subcommand."""
+"""Benchmarks behind `python tools/bench.py`: a module for each subcommand, and what they share."""

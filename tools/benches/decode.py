@@ -1,11 +1,11 @@
-"""Decode strategies, codecs, threads and batch sizes beside the peers, in one run.
+"""Ways to decode, codecs, threads and batch sizes, compared with other libraries in one run.
 
-Every contestant takes the same U x T frames and the same boxes of the same videos and gives
-cropped uint8 224 x 224 in torch. Peers run as trainers run them: a torch DataLoader with as many
-worker processes as there are cores, and the same fast resize as ours.
+Every contestant reads the same frames and boxes of the same videos and returns uint8 tensors,
+cropped to 224 x 224. Other libraries run as trainers run them: in a torch DataLoader with a worker
+process per core, and with the same fast resize.
 
-A block runs for seconds, not for a few batches: a pipeline that reads ahead starts a block with
-work that it did while another contestant was being timed.
+A block lasts seconds, not a few batches: a pipeline that reads ahead starts a block with batches
+that it decoded while another contestant was being timed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.clips import (
-    cores,
-    cpu_seconds,
-    extract,
-    jpeg_folders,
-    kind_of_clips,
-    make_shards,
-    make_videos,
-)
-from benches.common import Report
-from benches.peers import READERS, PeerVideos, dali_files
+from benches.other_readers import READERS, VideoDataset, dali_files
+from benches.report import Report
+from benches.shard_sets import extract, jpeg_folders, make_shards
+from benches.timing import cores, cpu_seconds
+from benches.videos import kind_of_videos, make_videos
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
 from pipelines.plan.planner import TrainPlanner
 from shards import Split
@@ -45,33 +39,48 @@ MEASURED = ("videos_per_s", "cpu_ms", "spread", "stored_kb", "videos_a_block", "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bench.py decode`."""
-    parser.add_argument("--videos", type=int, default=8, help="distinct clips of 10 s")
-    parser.add_argument("--copies", type=int, default=24, help="of each: one pass decodes all")
+    parser.add_argument("--videos", type=int, default=8, help="different videos of 10 s (8)")
     parser.add_argument(
-        "--peer-videos", type=int, default=48, help="a pass of peers that decode video"
+        "--copies", type=int, default=24, help="copies of each video; a pass reads them all (24)"
     )
-    parser.add_argument("--blocks", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of a block at least, in passes")
-    parser.add_argument("--batch", type=int, nargs="+", default=[16])
-    parser.add_argument("--threads", type=int, nargs="+", default=[0], help="0: all cores")
-    parser.add_argument("--frames", type=int, default=4, help="T; U is 4")
+    parser.add_argument(
+        "--peer-videos",
+        type=int,
+        default=48,
+        help="videos in a pass of the other video decoders, which are slower (48)",
+    )
+    parser.add_argument("--blocks", type=int, default=3, help="timed blocks of each contestant (3)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="least length of a block (4)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[16], help="batch sizes (16)")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[0], help="decoding threads; 0 for all cores (0)"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=4, help="frames of each of the 4 snippets (4)"
+    )
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--folder", type=Path, help="keep the files here (default: a scratch one)")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the videos here (default: a temporary folder)"
+    )
     parser.add_argument("--plot", type=Path, help="write a bar chart here (PNG)")
-    parser.add_argument("--vp9", action="store_true", help="also vp9, which is slow to encode")
-    parser.add_argument("--only", default="", help="contestants whose name holds this")
+    parser.add_argument(
+        "--vp9", action="store_true", help="also measure vp9, which is slow to encode"
+    )
+    parser.add_argument("--only", default="", help="only contestants whose name contains this")
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    """Measure and report. cpu_ms, the processor time of a video in all processes, bears a busy
-    machine better than videos/s does."""
+    """Measure all contestants.
+
+    cpu_ms, the CPU time per video in all processes, varies less than videos/s on a busy machine.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch)
         videos = make_videos(folder / "videos", args.videos)
-        contest = _Contest(args, folder, videos)
+        contest = Contest(args, folder, videos)
         contest.ours()
-        contest.peers()
-        report.environment["clips"] = kind_of_clips()
+        contest.others()
+        report.environment["clips"] = kind_of_videos()
         _measure(contest, args, report)
         contest.close()
     if args.plot:
@@ -79,9 +88,15 @@ def run(args: argparse.Namespace, report: Report) -> None:
 
 
 @dataclass
-class _Contestant:
-    """call: one pass over `videos` videos; stored: bytes of a video; blocks: seconds and processor
-    seconds of a video."""
+class Contestant:
+    """One way to read videos, and its times.
+
+    Attributes:
+        call: makes one pass over `videos` videos.
+        stored: mean bytes of a stored video.
+        passes: passes in a block.
+        blocks: (seconds, CPU seconds) per video in each block.
+    """
 
     name: str
     call: Callable[[], None]
@@ -91,12 +106,13 @@ class _Contestant:
     blocks: list[tuple[float, float]] = field(default_factory=list)
 
     def warm_up(self, seconds: float) -> None:
-        """Run once, and find how many passes fill a block."""
+        """Make one pass, and set `passes` so that a block lasts `seconds`."""
         start = time.perf_counter()
         self.call()
         self.passes = math.ceil(seconds / (time.perf_counter() - start))
 
-    def block(self) -> None:
+    def time_block(self) -> None:
+        """Make the passes of a block and record its times."""
         start, cpu = time.perf_counter(), cpu_seconds()
         for _ in range(self.passes):
             self.call()
@@ -104,7 +120,7 @@ class _Contestant:
         self.blocks.append(((time.perf_counter() - start) / count, (cpu_seconds() - cpu) / count))
 
     def row(self) -> dict[str, Any]:
-        """The medians so far."""
+        """The medians over the blocks so far."""
         walls, cpus = zip(*self.blocks, strict=True)
         wall = statistics.median(walls)
         figures = (1 / wall, 1e3 * statistics.median(cpus), (max(walls) - min(walls)) / wall,
@@ -112,12 +128,12 @@ class _Contestant:
         return {"contestant": self.name} | dict(zip(MEASURED, figures, strict=True))
 
 
-class _Contest:
-    """The contestants, and the peers that cannot take part."""
+class Contest:
+    """All contestants, and the names of those that cannot run here."""
 
     def __init__(self, args: argparse.Namespace, folder: Path, videos: list[Path]) -> None:
         self.args, self.folder, self.videos = args, folder, videos
-        self.contestants: list[_Contestant] = []
+        self.contestants: list[Contestant] = []
         self.absent: list[str] = []
         self._loaders: list[TrainLoader] = []
         self.sampling = SamplingConfig(frames=args.frames)
@@ -125,15 +141,14 @@ class _Contest:
 
     def add(self, name: str, call: Callable[[], None], videos: int, stored: float) -> None:
         if self.args.only in name:
-            self.contestants.append(_Contestant(name, call, videos, stored))
+            self.contestants.append(Contestant(name, call, videos, stored))
 
     def ours(self) -> None:
-        """Every strategy that this machine can run."""
+        """Add every way of this package that can run on this machine."""
         gpu = self.args.device != "cpu"
-        short = {"gop": 8}
-        h264 = make_shards(self.folder, self.videos, "h264", self.args.copies, **short)
+        h264 = make_shards(self.folder, self.videos, "h264", self.args.copies, gop=8)
         vp9 = self.args.vp9 and make_shards(
-            self.folder, self.videos, "vp9", self.args.copies, **short
+            self.folder, self.videos, "vp9", self.args.copies, gop=8
         )
         for batch, threads in itertools.product(self.args.batch, self.args.threads):
             tag = f"batch {batch}, {threads or cores()} threads"
@@ -175,8 +190,8 @@ class _Contest:
         # Training drops the tail of an epoch.
         self.add(name, call, len(loader) * batch_size, float(split.samples["size"].mean()))
 
-    def peers(self) -> None:
-        """Other decoders on the original files and on short-GOP ones, and folders of JPEGs."""
+    def others(self) -> None:
+        """Add other libraries: on the original files, on files of short GOPs, on JPEG files."""
         planner = TrainPlanner(self.mjpeg, self.sampling, AugmentConfig(), seed=0)
         keys = [self.mjpeg.key(sample) for sample in range(len(self.mjpeg))]
         plan = planner.plan(0, np.arange(len(keys)), np.zeros(len(keys), int))
@@ -191,20 +206,20 @@ class _Contest:
             if module == "PIL":
                 sets = [("folder of JPEGs", folders)]
             for label, items in sets:
-                self._peer(f"{reader}, {label}", reader, module, items, plan)
+                self._other(f"{reader}, {label}", reader, module, items, plan)
         stored = float(np.mean([sum(p.stat().st_size for p in paths) for paths in folders]))
         call = dali_files(folders, plan, self.args)
         count = -(-len(folders) // self.args.batch[0]) * self.args.batch[0]
         self.add("DALI readers.file, folder of JPEGs", call, count, stored)
 
-    def _peer(self, name: str, reader: str, module: str, items: list[Any], plan: Any) -> None:
+    def _other(self, name: str, reader: str, module: str, items: list[Any], plan: Any) -> None:
         try:
             importlib.import_module(module)
         except (ImportError, OSError, RuntimeError) as error:
             self.absent.append(f"{name}: {module} not usable ({type(error).__name__})")
             return
         items = items if module == "PIL" else items[: self.args.peer_videos]
-        data = PeerVideos(reader, items, plan)
+        data = VideoDataset(reader, items, plan)
         loader = torch.utils.data.DataLoader(
             data, batch_size=self.args.batch[0], num_workers=cores(), persistent_workers=True
         )
@@ -224,20 +239,20 @@ class _Contest:
             loader.close()
 
 
-def _measure(contest: _Contest, args: argparse.Namespace, report: Report) -> None:
+def _measure(contest: Contest, args: argparse.Namespace, report: Report) -> None:
     absent = [{"contestant": name} | dict.fromkeys(MEASURED) for name in contest.absent]
     for contestant in contest.contestants:
         contestant.warm_up(args.seconds)
     for _ in range(args.blocks):
         for contestant in contest.contestants:
-            contestant.block()
-        # After each round, so that a run cut short keeps the rounds before.
+            contestant.time_block()
+        # Reported after each round, so that an interrupted run keeps its rounds.
         rows = [contestant.row() for contestant in contest.contestants]
         report.replace(sorted(rows, key=lambda row: -row["videos_per_s"]) + absent)
 
 
 def plot(report: Report, path: Path) -> None:
-    """Bars of videos/s, ours and the peers' in two colours."""
+    """Draw videos/s as bars, this package in one colour and other libraries in another."""
     import matplotlib
 
     matplotlib.use("Agg")

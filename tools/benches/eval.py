@@ -1,4 +1,4 @@
-"""Evaluation with 8 clips x 3 crops from shards, and what the network alone would take."""
+"""Evaluation with 8 clips x 3 crops from shards, compared with the network alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import dsanet
-from benches.common import Report
-from benches.shardset import describe, lengthen, shard_set
+from benches.report import Report
+from benches.shard_sets import describe, shard_set
 from dsanet.engine import execution
 from dsanet.engine.evaluation.scoring import Scorer
 from dsanet.engine.launch.distributed import use_device
@@ -20,19 +21,25 @@ from shards import open_split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, help="shard set (default: Kinetics-like clips)")
+    parser.add_argument("--data", type=Path, help="shard set (default: one is made)")
     parser.add_argument("--model", help="default: dsa_i3d_r50 on a GPU, dsa_i3d_r18 on a CPU")
-    parser.add_argument("--width", type=int, help="of the stem (default: 64 on a GPU, 8 on a CPU)")
-    parser.add_argument("--size", type=int, help="of a crop (default: 256 on a GPU, 112 on a CPU)")
-    parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--crops", type=int, default=3, choices=(1, 3))
-    parser.add_argument("--batch", type=int, help="videos (default: 8 on a GPU, 1 on a CPU)")
-    parser.add_argument("--blocks", type=int, default=3)
-    parser.add_argument("--batches", type=int, help="of a block (default: 10 on a GPU, 4 on a CPU)")
+    parser.add_argument(
+        "--width", type=int, help="channels of the stem (default: 64 on a GPU, 8 on a CPU)"
+    )
+    parser.add_argument(
+        "--size", type=int, help="side of a crop, pixels (default: 256 on a GPU, 112 on a CPU)"
+    )
+    parser.add_argument("--clips", type=int, default=8, help="clips along a video (8)")
+    parser.add_argument("--crops", type=int, default=3, choices=(1, 3), help="crops of a clip (3)")
+    parser.add_argument(
+        "--batch", type=int, help="videos in a batch (default: 8 on a GPU, 1 on a CPU)"
+    )
+    parser.add_argument("--blocks", type=int, default=3, help="timed blocks, alternating (3)")
+    parser.add_argument("--batches", type=int, help="batches in a block (default: 10 on a GPU, 4)")
 
 
 def build(args: argparse.Namespace, device: torch.device) -> Scorer:
-    """The network in evaluation mode with its way of averaging views."""
+    """A network in evaluation mode that averages the scores of a video's views."""
     on_gpu = device.type == "cuda"
     name = args.model or ("dsa_i3d_r50" if on_gpu else "dsa_i3d_r18")
     width = args.width or (64 if on_gpu else 8)
@@ -47,12 +54,13 @@ def run(args: argparse.Namespace, report: Report) -> None:
     on_gpu = device.type == "cuda"
     batch, batches = args.batch or (8 if on_gpu else 1), args.batches or (10 if on_gpu else 4)
     size = args.size or (256 if on_gpu else 112)
-    if not on_gpu:  # half of the cores stand in for the GPU
+    if not on_gpu:  # half of the cores take the place of the GPU
         torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     scorer = build(args, device)
     with shard_set(args.data) as data:
         split = open_split(data, "val")
-        lengthen(split, batch * (batches + 2) * (args.blocks + 1))
+        videos = max(len(split), batch * (batches + 2) * (args.blocks + 1))
+        split = split.part(np.arange(videos) % len(split))  # long enough for all blocks
         loader = EvalLoader(
             split, SamplingConfig(), LoaderConfig(), batch_size=batch, clips=args.clips,
             crops=args.crops, crop_size=size, resize_short=size, device=str(device),
@@ -71,7 +79,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
             for _ in range(batches):
                 scorer(clips)  # returns scores on the CPU, so it waits for the device
             seconds["network alone"].append((time.perf_counter() - start) / batches)
-            next(stream)  # of the queue that filled meanwhile
+            next(stream)  # loaded while the network alone was timed
             start = time.perf_counter()
             for _ in range(batches):
                 scorer(next(stream).clips)

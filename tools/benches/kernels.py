@@ -1,4 +1,4 @@
-"""Ways to run a 3 x 3 x 3 convolution on folded channels_last frames: which is fastest here."""
+"""Ways to run a 3 x 3 x 3 convolution on folded channels_last frames, and their times."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benches.common import Report, alternate
+from benches.report import Report
+from benches.timing import alternate
 
-# (C, H) of I3D-R18's inflated convolutions behind a 224 pixel crop: res4 and res5.
+# (channels, height) of I3D-R18's inflated convolutions, res4 and res5, for a crop of 224 pixels.
 SHAPES = ((256, 14), (512, 7))
 FRAMES = 4
 
 
 def volume(x: Tensor, weight: Tensor) -> Tensor:
-    """One Conv3d on the channels_last_3d view: what dsanet.convs.VolumeConv does."""
+    """One Conv3d on the channels_last_3d view, as in dsanet.convs.VolumeConv."""
     v = x.permute(0, 2, 3, 1).unflatten(0, (-1, FRAMES)).permute(0, 4, 1, 2, 3)
     y = F.conv3d(v, weight, padding=1)
     return y.permute(0, 2, 3, 4, 1).flatten(0, 1).permute(0, 3, 1, 2)
@@ -49,7 +50,7 @@ FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def compare(args: argparse.Namespace, report: Report, device: torch.device) -> None:
-    """Forward and backward of each form at R18's shapes, alternating."""
+    """Time forward and backward of each form at R18's shapes, in alternating blocks."""
     batch = (args.batch or (32 if device.type == "cuda" else 2)) * 4 * FRAMES
     for dtype in (torch.float32, torch.bfloat16):
         for channels, side in SHAPES:

@@ -1,4 +1,4 @@
-"""The loader alone, stage by stage, and what it costs a training loop beside it."""
+"""The loader alone, stage by stage, and how much it slows a training loop in the same process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.clips import cores, kind_of_clips, make_shards, make_tiny, make_videos
-from benches.common import Report, halves_of_cores
+from benches.report import Report
+from benches.shard_sets import make_shards, make_tiny
+from benches.timing import cores, halves_of_cores
+from benches.videos import kind_of_videos, make_videos
 from pipelines import AugmentConfig, LoaderConfig, OrderConfig, SamplingConfig, TrainLoader
 from pipelines.decode.decoder import Decoder
 from shards import Split, open_split
@@ -27,38 +29,44 @@ STAGES = ("plan", "read", "decode", "augment", "handover")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bench.py loader`."""
-    parser.add_argument("--data", type=Path, help="a shard set (default: made from real clips)")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=0, help="decoding threads, 0 for all cores")
-    parser.add_argument("--read-threads", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=4, help="T; U is 4")
-    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--data", type=Path, help="shard set (default: one is made)")
+    parser.add_argument("--split", default="train", help="split of the shard set (train)")
+    parser.add_argument("--batch", type=int, default=16, help="videos in a batch (16)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="decoding threads; 0 for all cores (0)"
+    )
+    parser.add_argument("--read-threads", type=int, default=4, help="reading threads (4)")
+    parser.add_argument(
+        "--frames", type=int, default=4, help="frames of each of the 4 snippets (4)"
+    )
+    parser.add_argument("--size", type=int, default=224, help="side of a crop in pixels (224)")
     parser.add_argument("--order", choices=("random", "blocked", "local"), default="random")
     parser.add_argument("--reader", choices=("frames", "webdataset"), default="frames")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
-    parser.add_argument("--cold", action="store_true", help="drop the tars from the page cache")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of each measurement (6)")
+    parser.add_argument(
+        "--cold", action="store_true", help="first drop the tars from the page cache"
+    )
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    """Measure and report."""
+    """Measure the loader as a whole, each stage, and the loader beside a training loop."""
     with tempfile.TemporaryDirectory() as folder:
         split = _split(args, Path(folder))
-        report.environment["clips"] = "given" if args.data else kind_of_clips()
-        with _Making(split, args) as loader:
+        report.environment["clips"] = "given" if args.data else kind_of_videos()
+        with _OpenLoader(split, args) as loader:
             _whole(loader, args, report)
         if args.reader == "frames":
-            with _Making(split, args) as loader:
+            with _OpenLoader(split, args) as loader:
                 _stages(loader, args, report)
         _overhead(make_tiny(Path(folder) / "tiny"), args, report)
         _beside_training(split, args, report)
 
 
 def _overhead(split: Split, args: argparse.Namespace, report: Report) -> None:
-    """What is left where there is nothing to decode: the ceiling that Python sets."""
+    """Time tiny videos, whose decoding costs almost nothing: an upper bound set by Python."""
     augment = AugmentConfig(size=32, short_sides=(48, 48))
-    with _Making(split, args, augment) as loader:
+    with _OpenLoader(split, args, augment) as loader:
         for _ in loader.epoch(0):
             pass
         videos, start, cpu = 0, time.perf_counter(), time.process_time()
@@ -75,8 +83,8 @@ def _split(args: argparse.Namespace, folder: Path) -> Split:
     return make_shards(folder, make_videos(folder / "videos", 8), "mjpeg", copies=8)
 
 
-class _Making:
-    """A loader for the length of a `with`."""
+class _OpenLoader:
+    """A loader that is open for the length of a `with`."""
 
     def __init__(
         self,
@@ -101,7 +109,7 @@ class _Making:
 
 
 def _epochs(loader: TrainLoader, seconds: float) -> Any:
-    """Batches for about so many seconds."""
+    """Batches for about `seconds`, from as many epochs as that takes."""
     end, epoch = time.perf_counter() + seconds, 1
     while time.perf_counter() < end:
         for batch in loader.epoch(epoch):
@@ -156,7 +164,7 @@ def _drop_cache(split: Split) -> None:
 
 
 def _stages(loader: TrainLoader, args: argparse.Namespace, report: Report) -> None:
-    """Each stage alone: wall and CPU milliseconds per video."""
+    """Time each stage alone: milliseconds per video, and of CPU time."""
     spec = loader._spec
     decoder = Decoder(spec, loader._frames)
     per_step = loader.batch_size
@@ -188,17 +196,17 @@ def _stages(loader: TrainLoader, args: argparse.Namespace, report: Report) -> No
 
 
 def _beside_training(split: Split, args: argparse.Namespace, report: Report) -> None:
-    """Training steps of a small network of many small layers, with and without the loader.
+    """Time training steps of a network of many small layers, without and with the loader.
 
-    Its step is nearly all Python and kernel launching, the worst neighbour for threads that want
-    the interpreter lock. On a CPU the loader keeps to the other half of the cores.
+    The step is nearly all Python, the worst case for threads that need the interpreter lock. On a
+    CPU the loader runs on the other half of the cores.
     """
-    torch.set_num_threads(1)  # two would wait for each other wherever one loses its core
+    torch.set_num_threads(1)  # with two, each waits when the other loses its core
     own_cores, others = halves_of_cores()
     os.sched_setaffinity(0, own_cores)
     alone, own = _training_steps(args.seconds)
-    os.sched_setaffinity(0, others)  # the threads that start now stay there
-    with _Making(split, args, threads=1, read_threads=1) as loader:
+    os.sched_setaffinity(0, others)  # threads that start now inherit it
+    with _OpenLoader(split, args, threads=1, read_threads=1) as loader:
         stop, count = threading.Event(), [0]
 
         def consume() -> None:
@@ -229,8 +237,10 @@ def _beside_training(split: Split, args: argparse.Namespace, report: Report) -> 
 
 
 def _training_steps(seconds: float) -> tuple[list[float], tuple[float, float]]:
-    """Seconds of each step, and the shares of the time that this thread waited for the
-    interpreter lock and for a core."""
+    """Seconds of each step, and the shares of time spent waiting.
+
+    The shares are those of this thread's wait for the interpreter lock and for a core.
+    """
     torch.manual_seed(0)
     layers = [layer for _ in range(20) for layer in (torch.nn.Linear(64, 64), torch.nn.ReLU())]
     network = torch.nn.Sequential(*layers)
@@ -249,6 +259,6 @@ def _training_steps(seconds: float) -> tuple[list[float], tuple[float, float]]:
 
 
 def _scheduled() -> tuple[float, float]:
-    """Seconds that this thread has run, and waited for a core, by the kernel's account."""
+    """Seconds that this thread has run and has waited for a core, from the kernel's statistics."""
     ran, queued, _ = Path("/proc/thread-self/schedstat").read_text().split()
     return int(ran) / 1e9, int(queued) / 1e9

@@ -1,4 +1,4 @@
-"""A training step and 8x3 inference of a network, against the release's formulation of it."""
+"""A training step and 8x3 inference of a network, compared with the released formulation of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from benches.common import Report, Timing, alternate
 from benches.kernels import compare
-from benches.release import ReleaseNet, normalise, plan_for
+from benches.released_network import ReleasedNetwork, normalise, plan_for
+from benches.report import Report
+from benches.timing import Timing, alternate
 from dsanet import build_model, list_models
 from dsanet.complexity import View, count_model
 
@@ -25,8 +26,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Contestant:
-    """A network in one formulation: "release" (Conv3d, NCDHW), "release 3d" (channels_last_3d)
-    or "folded" (this package)."""
+    """A network in one formulation and precision.
+
+    formulation is "release" (Conv3d, NCDHW), "release 3d" (Conv3d, channels_last_3d) or "folded"
+    (this package).
+    """
 
     network: str
     formulation: str
@@ -41,7 +45,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Size:
-    """What the contestants work on: videos per step, the view, and the stem's width."""
+    """The input and width of all contestants: videos per step, the view, channels of the stem."""
 
     batch: int
     view: View
@@ -50,26 +54,42 @@ class Size:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="default: dsa_i3d_r50 on a GPU, dsa_i3d_r18 on a CPU")
-    parser.add_argument("--batch", type=int, help="videos a step (32 on a GPU, 2 on a CPU)")
-    parser.add_argument("--frames", type=int, nargs="+", metavar="T", help="(4 and 8; 4 on a CPU)")
-    parser.add_argument("--size", type=int, help="training crop (224; 64 on a CPU)")
-    parser.add_argument("--width", type=int, help="stem width (64; 32 on a CPU)")
+    parser.add_argument("--batch", type=int, help="videos per step (32 on a GPU, 2 on a CPU)")
     parser.add_argument(
-        "--parts", nargs="+", choices=("train", "infer"), default=("train", "infer")
+        "--frames",
+        type=int,
+        nargs="+",
+        metavar="T",
+        help="frames per snippet (4 and 8 on a GPU, 4 on a CPU)",
     )
-    parser.add_argument("--kernels", action="store_true", help="the 3x3x3 kernels' forms alone")
-    parser.add_argument("--blocks", type=int, default=5, help="of each contestant, alternating")
+    parser.add_argument(
+        "--size", type=int, help="training crop in pixels (224 on a GPU, 64 on a CPU)"
+    )
+    parser.add_argument("--width", type=int, help="channels of the stem (64 on a GPU, 32 on a CPU)")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=("train", "infer"),
+        default=("train", "infer"),
+        help="what to time (both)",
+    )
+    parser.add_argument(
+        "--kernels", action="store_true", help="time only the forms of a 3x3x3 kernel"
+    )
+    parser.add_argument(
+        "--blocks", type=int, default=5, help="timed blocks of each contestant, alternating (5)"
+    )
     parser.add_argument("--calls", type=int, help="steps in a block (10 on a GPU, 2 on a CPU)")
     parser.add_argument("--mode", default="default", help="torch.compile's mode")
     parser.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        help="compiled contestants too (default: on a GPU; a CPU compiles for minutes)",
+        help="also time compiled networks (default: on a GPU; a CPU compiles for minutes)",
     )
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    """Print one row per contestant and size; what OOMs says so and the rest go on."""
+    """Report one row for each contestant and size; one that runs out of memory is a row too."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
     args.calls = args.calls or (10 if gpu else 2)
@@ -105,23 +125,23 @@ class Round:
         self.size = Size(batch, View(4, frames, size), args.width or (64 if gpu else 32))
 
     def contestants(self) -> list[Contestant]:
-        """The release's ways, this package's, and the networks beside it, most telling first."""
+        """The released formulation, this package's, and the TSN and V4D networks beside it."""
         half = "fp16" if self.device.type == "cuda" else "bf16"
         beside = [f"{family}_{self.backbone}" for family in ("tsn", "v4d")]
         beside = [name for name in beside if name in list_models() and name != self.name]
-        found = [Contestant(self.name, "release", "fp32"), Contestant(self.name, "release", half)]
+        chosen = [Contestant(self.name, "release", "fp32"), Contestant(self.name, "release", half)]
         for compiled in (False, True) if self.args.compile else (False,):
             if compiled:
-                found.append(Contestant(self.name, "release 3d", "bf16", compiled))
+                chosen.append(Contestant(self.name, "release 3d", "bf16", compiled))
             elif self.device.type == "cpu":
-                found.append(Contestant(self.name, "folded", "fp32"))
+                chosen.append(Contestant(self.name, "folded", "fp32"))
             names = (self.name, *beside) if compiled or not self.args.compile else (self.name,)
-            found += [Contestant(n, "folded", "bf16", compiled) for n in names]
-        return found
+            chosen += [Contestant(n, "folded", "bf16", compiled) for n in names]
+        return chosen
 
     def run(self) -> None:
-        """Warm up each contestant alone (peak memory), then time all in alternation."""
-        torch._dynamo.reset()  # compiled code of the round before would count towards its limit
+        """Warm up each contestant alone and note its peak memory; then time all, alternating."""
+        torch.compiler.reset()  # the code compiled for the last round counts towards a limit
         calls: dict[Contestant, Callable[[], None]] = {}
         peaks: dict[Contestant, dict[str, float]] = {}
         for contestant in self.contestants():
@@ -155,7 +175,7 @@ class Round:
     def measured(
         self, contestant: Contestant, times: dict[Contestant, Timing]
     ) -> dict[str, object]:
-        """Times, rates, speed against the release in fp32, and what mixing adds to TSN."""
+        """Times and rates, the speed relative to the release in fp32, and the time added to TSN."""
         timing = times[contestant]
         cost = count_model(contestant.network, CLASSES, self.size.view, width=self.size.width)
         work = 6 if self.part == "train" else 2 * GROUPS * CROPS  # FLOPs per multiply-add
@@ -171,7 +191,7 @@ class Round:
         }
 
     def over_tsn(self, contestant: Contestant, times: dict[Contestant, Timing]) -> str:
-        """Median over the blocks of what the network takes beyond the averaging one."""
+        """Time that the network takes beyond TSN: the median over the blocks, in percent."""
         plain = times.get(replace(contestant, network=f"tsn_{self.backbone}"))
         if plain is None or contestant.network.startswith("tsn"):
             return ""
@@ -180,7 +200,7 @@ class Round:
 
 
 class Stepper:
-    """One contestant, ready to run."""
+    """A contestant with its input: `call` runs one training step or one inference."""
 
     def __init__(
         self, contestant: Contestant, size: Size, device: torch.device, part: str, mode: str
@@ -222,7 +242,7 @@ class Stepper:
         self.wait()
 
     def infer(self) -> None:
-        """All views of the videos, logits averaged."""
+        """Forward of all views of the videos; their logits are averaged."""
         with torch.inference_mode(), self.autocast():
             logits = self.forward(self.clips)
             logits.float().unflatten(0, (-1, GROUPS * CROPS)).mean(1)
@@ -236,7 +256,7 @@ class Stepper:
 def _network(
     contestant: Contestant, size: Size, device: torch.device, part: str
 ) -> tuple[nn.Module, Tensor]:
-    """The network and its input, on the device; the release's floats come normalised."""
+    """The network and its input, on the device; the release gets normalised floats."""
     view = size.view
     videos = size.batch * (1 if part == "train" else GROUPS * CROPS)
     shape = (videos, view.segments, view.frames, view.size, view.size, 3)
@@ -245,7 +265,7 @@ def _network(
     if contestant.formulation == "folded":
         model: nn.Module = build_model(name, num_classes=CLASSES, width=width)
         return model.to(device), clips
-    model = ReleaseNet(plan_for(name, width=width), CLASSES)
+    model = ReleasedNetwork(plan_for(name, width=width), CLASSES)
     if contestant.formulation == "release 3d":
         model = model.to(memory_format=torch.channels_last_3d)
         frames = normalise(clips).flatten(0, 1).contiguous(memory_format=torch.channels_last_3d)
@@ -254,7 +274,7 @@ def _network(
 
 
 def _peak(call: Callable[[], None], device: torch.device) -> dict[str, float]:
-    """GiB that the second call takes at most (the first compiles and tunes); nothing on a CPU."""
+    """Peak memory in GiB of the second call; the first one compiles and tunes. Empty on a CPU."""
     call()
     if device.type != "cuda":
         return {}
@@ -265,7 +285,7 @@ def _peak(call: Callable[[], None], device: torch.device) -> dict[str, float]:
 
 
 def _not_measured(report: Report) -> None:
-    """The rows that matter wait for a GPU, and say so."""
+    """Report the rows that need a GPU as not measured."""
     for what, frames, size in (("train", 4, 224), ("train", 8, 224), ("8x3", 4, 256)):
         shape = f"32 x U4 T{frames} {size}px, GPU"
         how = "folded bf16 compiled"

@@ -1,4 +1,4 @@
-"""The sharder: speed against plain ffmpeg, size and PSNR by quality, memory, and the index."""
+"""Making shards: speed compared with plain ffmpeg, size and PSNR by quality, memory, the index."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from benches.common import Report, alternate
-from benches.synthetic import probe_index, synthetic_split
+from benches.report import Report
+from benches.synthetic_index import probe_index, synthetic_split
+from benches.timing import alternate
 from shards import ShardSettings, Source, build_split
 from shards.annotations.files import SUFFIXES
 from shards.build.plan import unique_keys
@@ -36,13 +37,34 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--videos", type=Path, help="real videos; default: some are made")
-    parser.add_argument("--limit", type=int, default=40, help="videos to use")
-    parser.add_argument("--workers", default="1,2", help="numbers of processes, by commas")
-    parser.add_argument("--codec", default="mjpeg")
-    parser.add_argument("--qualities", default="3,5,6,8")
-    parser.add_argument("--blocks", type=int, default=3, help="runs of each contestant")
-    parser.add_argument("--parts", default=",".join(PARTS), help=", ".join(PARTS))
+    parser.add_argument(
+        "--videos", type=Path, help="folder of videos (default: some are generated)"
+    )
+    parser.add_argument("--limit", type=int, default=40, help="videos to use (40)")
+    parser.add_argument(
+        "--workers", type=_numbers, default=[1, 2], metavar="N,N",
+        help="numbers of worker processes (1,2)",
+    )  # fmt: skip
+    parser.add_argument("--codec", default="mjpeg", help="codec of the shards (mjpeg)")
+    parser.add_argument(
+        "--qualities", type=_numbers, default=[3, 5, 6, 8], metavar="N,N",
+        help="qualities to encode with in part quality (3,5,6,8)",
+    )  # fmt: skip
+    parser.add_argument("--blocks", type=int, default=3, help="timed runs of each contestant (3)")
+    parser.add_argument(
+        "--parts", type=_parts, default=PARTS, metavar="PART,PART",
+        help=f"what to measure, of {','.join(PARTS)} (all)",
+    )  # fmt: skip
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def _parts(text: str) -> list[str]:
+    if unknown := set(text.split(",")) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"unknown part {', '.join(sorted(unknown))}")
+    return text.split(",")
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
@@ -54,21 +76,21 @@ def run(args: argparse.Namespace, report: Report) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         paths = _videos(args, Path(folder))
-        for part in args.parts.split(","):
-            room = Path(folder) / part
-            room.mkdir()
-            parts[part](paths, args, report, room)
+        for part in args.parts:
+            scratch = Path(folder) / part
+            scratch.mkdir()
+            parts[part](paths, args, report, scratch)
 
 
 def _videos(args: argparse.Namespace, folder: Path) -> list[Path]:
     if args.videos:
-        found = [p for p in sorted(args.videos.rglob("*")) if p.suffix.lower() in SUFFIXES]
-        return found[:: max(1, len(found) // args.limit)][: args.limit]
+        paths = [p for p in sorted(args.videos.rglob("*")) if p.suffix.lower() in SUFFIXES]
+        return paths[:: max(1, len(paths) // args.limit)][: args.limit]
     return [_make_video(folder / f"made{n}.mp4", 300, n) for n in range(min(args.limit, 12))]
 
 
 def _make_video(path: Path, count: int, seed: int) -> Path:
-    """340x256, 30 frames a second: a textured picture that drifts, with noise."""
+    """Write a video of 340 x 256 pixels, 30 fps: a texture that moves, with noise."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
     picture = np.kron(coarse, np.ones((12, 12, 1), np.uint8))
@@ -89,7 +111,7 @@ def _sources(paths: list[Path]) -> list[Source]:
 
 
 def _ffmpeg(path: Path, out: Path, settings: ShardSettings) -> None:
-    """What a user would type: the same size, colours, quality and one thread."""
+    """Transcode with the ffmpeg command: the same size, colours and quality, one thread."""
     short = settings.short_side
     scale = f"scale='if(gt(iw,ih),-2,min({short},iw))':'if(gt(iw,ih),min({short},ih),-2)'"
     full = settings.codec == "mjpeg"
@@ -107,16 +129,16 @@ def _ffmpeg(path: Path, out: Path, settings: ShardSettings) -> None:
     subprocess.run([*command, str(out)], check=True)
 
 
-def _speed(paths: list[Path], args: argparse.Namespace, report: Report, room: Path) -> None:
+def _speed(paths: list[Path], args: argparse.Namespace, report: Report, scratch: Path) -> None:
     if not shutil.which("ffmpeg"):
         report.add(part="speed", skipped="no ffmpeg command")
         return
-    for workers in map(int, args.workers.split(",")):
+    for workers in args.workers:
         settings = ShardSettings(codec=args.codec, workers=workers)
         timings = alternate(
             {
-                "shards": lambda s=settings: _run_shards(paths, s, room / "shards"),
-                "ffmpeg": lambda s=settings: _run_ffmpeg(paths, s, room / "ffmpeg"),
+                "shards": lambda s=settings: _run_shards(paths, s, scratch / "shards"),
+                "ffmpeg": lambda s=settings: _run_ffmpeg(paths, s, scratch / "ffmpeg"),
             },
             blocks=args.blocks,
             calls=1,
@@ -131,8 +153,8 @@ def _speed(paths: list[Path], args: argparse.Namespace, report: Report, room: Pa
             ffmpeg_per_s=len(paths) / plain.median,
             ratio=plain.median / ours.median,
             spread=max(ours.spread, plain.spread),
-            shards_cpu_s=_cpu(lambda s=settings: _run_shards(paths, s, room / "shards")),
-            ffmpeg_cpu_s=_cpu(lambda s=settings: _run_ffmpeg(paths, s, room / "ffmpeg")),
+            shards_cpu_s=_cpu(lambda s=settings: _run_shards(paths, s, scratch / "shards")),
+            ffmpeg_cpu_s=_cpu(lambda s=settings: _run_ffmpeg(paths, s, scratch / "ffmpeg")),
         )
 
 
@@ -161,12 +183,12 @@ def _cpu(call: Callable[[], None]) -> float:
     return used() - before
 
 
-def _quality(paths: list[Path], args: argparse.Namespace, report: Report, room: Path) -> None:
-    for quality in map(int, args.qualities.split(",")):
+def _quality(paths: list[Path], args: argparse.Namespace, report: Report, scratch: Path) -> None:
+    for quality in args.qualities:
         settings = ShardSettings(codec=args.codec, quality=quality)
         sizes, errors, frames = [], [], 0
         for source in _sources(paths):
-            size, error = _distortion(source, settings, room / "one.mp4")
+            size, error = _distortion(source, settings, scratch / "one.mp4")
             sizes.append(size)
             errors += error
             frames += len(error)
@@ -215,24 +237,24 @@ def _lengths(folder: Path) -> Iterator[tuple[int, Path]]:
         yield frames, path
 
 
-def _memory(paths: list[Path], args: argparse.Namespace, report: Report, room: Path) -> None:
+def _memory(paths: list[Path], args: argparse.Namespace, report: Report, scratch: Path) -> None:
     if not shutil.which("ffmpeg"):
         report.add(part="memory", skipped="no ffmpeg command")
         return
-    for frames, path in _lengths(room):
-        command = [sys.executable, "-c", LONG, str(path), str(room / f"out{frames}")]
+    for frames, path in _lengths(scratch):
+        command = [sys.executable, "-c", LONG, str(path), str(scratch / f"out{frames}")]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         report.add(part="memory", frames=frames, worker_peak_mb=float(done.stdout))
 
 
-def _index(paths: list[Path], args: argparse.Namespace, report: Report, room: Path) -> None:
-    synthetic_split(room, 240_000, 300)
-    found = probe_index(room)
+def _index(paths: list[Path], args: argparse.Namespace, report: Report, scratch: Path) -> None:
+    synthetic_split(scratch, 240_000, 300)
+    measured = probe_index(scratch)
     report.add(
         part="index",
-        videos=found["n"],
-        frames=found["n"] * 300,
-        open_s=found["seconds"],
-        private_mb=found["megabytes"],
-        lookup_us=found["lookup"] * 1e6,
+        videos=measured["n"],
+        frames=measured["n"] * 300,
+        open_s=measured["seconds"],
+        private_mb=measured["megabytes"],
+        lookup_us=measured["lookup"] * 1e6,
     )

@@ -1,8 +1,9 @@
-"""Training end to end from shards against the same steps on data that are already there."""
+"""Training from shards, compared with the same training steps on data already in memory."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import signal
 import statistics
@@ -17,9 +18,11 @@ from typing import Any
 
 import torch
 
-from benches.clips import kind_of_clips
-from benches.common import Report, halves_of_cores
-from benches.shardset import describe, lengthen, shard_set
+from benches.report import Report
+from benches.shard_sets import describe, repeat_split, shard_set
+from benches.timing import halves_of_cores
+from benches.videos import kind_of_videos
+from dsanet.engine import EngineError
 from dsanet.engine.config import parse_train
 from dsanet.engine.launch.distributed import World, use_device
 from dsanet.engine.launch.signals import Signals
@@ -31,9 +34,9 @@ from dsanet.engine.trainer import Loop
 from pipelines import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
-# On a CPU half of the cores stand in for the GPU: the network computes on these, and the loader
-# works on the others. The network is sized to ask of the loader about the share of its speed that
-# an H100 asks of 16 cores: some 350 of 1,600 videos/s.
+# On a CPU the network computes on half of the cores, in place of a GPU, and the loader works on the
+# others. The network is sized to use about the share of the loader's speed that an H100 uses of 16
+# cores: some 350 of 1,600 videos/s.
 SIZES = {
     "cuda": {"batch.videos": 32, "batch.per_gpu": 32},
     "cpu": {
@@ -41,20 +44,31 @@ SIZES = {
         "augment.size": 112, "augment.short_sides": [128, 160],
     },
 }  # fmt: skip
-SETTLE = 4  # uncounted steps: the loader's full queue from the pause before must be used up
+SETTLE = 4  # steps that are not timed: they use up the batches queued during the pause
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, help="shard set (default: Kinetics-like clips)")
+    parser.add_argument("--data", type=Path, help="shard set (default: one is made)")
     parser.add_argument("--model", help="default: dsa_i3d_r50 on a GPU, dsa_i3d_r18 on a CPU")
-    parser.add_argument("--blocks", type=int, default=4, help="of each contestant, alternating")
-    parser.add_argument("--steps", type=int, help="of a block (default: 40 on a GPU, 8 on a CPU)")
-    parser.add_argument("--start", action="store_true", help="time from command to first step too")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of train.py")
+    parser.add_argument(
+        "--blocks", type=int, default=4, help="timed blocks of each contestant, alternating (4)"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="steps in a block (default: 40 on a GPU, 8 on a CPU)"
+    )
+    parser.add_argument("--start", action="store_true", help="also time from command to first step")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of train.py"
+    )
 
 
-def command(args: argparse.Namespace, data: Path, out: Path, kind: str) -> list[str]:
-    """Command line of the training that is measured."""
+def device_kind() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def command(args: argparse.Namespace, data: Path, out: Path) -> list[str]:
+    """Arguments of train.py for the training that is measured."""
+    kind = device_kind()
     model = args.model or ("dsa_i3d_r50" if kind == "cuda" else "dsa_i3d_r18")
     words = ["--data", str(data), "--model", model, "--out", str(out), "--recipe", "kinetics400"]
     words += [f"--{key}={value}" for key, value in SIZES[kind].items()]
@@ -62,18 +76,19 @@ def command(args: argparse.Namespace, data: Path, out: Path, kind: str) -> list[
     return words + [f"--{pair}" for pair in args.set]
 
 
-def build(words: list[str], steps: int) -> Training:
+def build(args: argparse.Namespace, data: Path, scratch: Path, steps: int) -> Training:
     """The run that both contestants share, on a split long enough for all steps."""
-    config = parse_train([*words, "--log.every=1000000000"])
+    config = parse_train([*command(args, data, scratch / "run"), "--log.every=1000000000"])
+    repeat_split(data, config.split, scratch / "repeated", steps * config.batch.videos)
+    config = dataclasses.replace(config, data=str(scratch / "repeated"))
     world = World(device=use_device(config.runtime.device))
     open_folder(config, world, [world.describe()])
     training = assemble(config, world, Console(speak=False), Signals())
-    lengthen(training.split, steps * training.layout.videos)
     return training
 
 
 def synthetic(training: Training) -> Iterator[Batch]:
-    """The same batch of noise for ever, on the device."""
+    """One batch of noise, repeated without end, on the device."""
     config, layout = training.config, training.layout
     sampling, size, videos = (
         config.sampling,
@@ -87,17 +102,20 @@ def synthetic(training: Training) -> Iterator[Batch]:
 
 
 def on_other_cores(training: Training) -> Iterator[Batch]:
-    """The loader's batches; on a CPU its threads keep to the second half of the cores and the
-    calling thread, which trains, to the first."""
+    """The loader's batches.
+
+    On a CPU the loader's threads run on the second half of the cores, and the calling thread, which
+    trains, on the first.
+    """
     batches, (own, others) = training.loader.epoch(0), halves_of_cores()
     os.sched_setaffinity(0, others)
-    first = next(batches)  # starts the threads, which stay where they began
+    first = next(batches)  # starts the loader's threads, which inherit the affinity
     os.sched_setaffinity(0, own)
     return chain([first], batches)
 
 
 def run_block(loop: Loop, batches: Iterator[Batch], steps: int) -> float:
-    """Seconds a step, after the settling ones."""
+    """Seconds per step, after SETTLE steps that are not timed."""
     for _ in range(SETTLE):
         loop.train_step(batches)
     wait_for(loop)
@@ -117,7 +135,7 @@ def wait_for(loop: Loop) -> None:
 
 
 def compare(training: Training, args: argparse.Namespace, steps: int, report: Report) -> None:
-    """Alternate blocks of both contestants; the ratio is taken block by block."""
+    """Time both contestants in alternating blocks; the ratio is taken block by block."""
     loop = Loop(training)
     training.model.train()
     contestants = {"synthetic": synthetic(training), "shards": on_other_cores(training)}
@@ -147,7 +165,7 @@ def compare(training: Training, args: argparse.Namespace, steps: int, report: Re
 
 
 def first_step(words: list[str], cache: Path) -> float:
-    """Seconds from the command to the end of the first step of a fresh run."""
+    """Seconds from the start of train.py to the end of the first step of a new run."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words, "--log.every=1"],
@@ -157,23 +175,21 @@ def first_step(words: list[str], cache: Path) -> float:
     )
     assert process.stdout is not None
     with process, process.stdout:
-        found = any(" step 1 " in line for line in process.stdout)
+        stepped = any(" step 1 " in line for line in process.stdout)
         seconds = time.perf_counter() - start
         process.send_signal(signal.SIGKILL)
-    if not found:
-        raise RuntimeError("train.py took no step; see its error above")
+    if not stepped:
+        raise EngineError("train.py ended before its first step; see its error above")
     return seconds
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device_kind()
     steps = args.steps or (40 if kind == "cuda" else 8)
     with shard_set(args.data) as data, TemporaryDirectory(prefix="dsanet-bench-") as scratch:
         out = Path(scratch)
-        words = command(args, data, out / "run", kind)
-        total = (SETTLE + steps) * (args.blocks + 2)
-        training = build(words, total)
-        clips = "given" if args.data else kind_of_clips()
+        training = build(args, data, out, (SETTLE + steps) * (args.blocks + 2))
+        clips = "given" if args.data else kind_of_videos()
         facts: dict[str, Any] = {"case": "setting", "data": describe(data), "clips": clips}
         if kind == "cpu":
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
@@ -184,5 +200,5 @@ def run(args: argparse.Namespace, report: Report) -> None:
         finally:
             training.close()
         for number, name in enumerate(("cold", "warm") if args.start else ()):
-            fresh = command(args, data, out / f"start{number}", kind)
+            fresh = command(args, data, out / f"start{number}")
             report.add(case=f"first step, {name}", seconds=first_step(fresh, out / "inductor"))

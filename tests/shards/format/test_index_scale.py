@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benches.synthetic import probe_index, synthetic_split
+from benches.synthetic_index import probe_index, synthetic_split
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How other trainers get U x T frames of a video: one function per library."""
+"""How other libraries read the frames of a video: one function for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.clips import cores
+from benches.timing import cores
 from pipelines.decode.cpu_resize import resize
 from pipelines.decode.graph import dali
 from pipelines.plan.planner import BatchPlan
@@ -22,42 +22,43 @@ def pyav_linear(path: Path, wanted: np.ndarray) -> np.ndarray:
     """Decode from the first frame to the last wanted one."""
     import av
 
-    wants, found = set(wanted.tolist()), {}
+    numbers, frames = set(wanted.tolist()), {}
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
         for number, frame in enumerate(container.decode(video=0)):
-            if number in wants:
-                found[number] = frame.to_ndarray(format="rgb24")
+            if number in numbers:
+                frames[number] = frame.to_ndarray(format="rgb24")
             if number >= wanted.max():
                 break
-    last = found[max(found)]
-    return np.stack([found.get(number, last) for number in wanted.tolist()])
+    last = frames[max(frames)]
+    return np.stack([frames.get(number, last) for number in wanted.tolist()])
 
 
 def pyav_seek(path: Path, wanted: np.ndarray) -> np.ndarray:
     """Seek to the keyframe before each snippet."""
     import av
 
-    found: dict[int, np.ndarray] = {}
+    frames: dict[int, np.ndarray] = {}
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         ticks = float(1 / (stream.average_rate * stream.time_base))
         for snippet in wanted.reshape(4, -1):
-            wants = set(snippet.tolist())
+            numbers = set(snippet.tolist())
             container.seek(int(snippet[0] * ticks), stream=stream)
             for frame in container.decode(stream):
                 number = round(frame.pts / ticks)
-                if number in wants:
-                    found[number] = frame.to_ndarray(format="rgb24")
+                if number in numbers:
+                    frames[number] = frame.to_ndarray(format="rgb24")
                 if number >= snippet[-1]:
                     break
-    near = np.array(sorted(found))
-    return np.stack([found[int(near[np.abs(near - n).argmin()])] for n in wanted.tolist()])
+    decoded = np.array(sorted(frames))
+    nearest = [int(decoded[np.abs(decoded - number).argmin()]) for number in wanted.tolist()]
+    return np.stack([frames[number] for number in nearest])
 
 
 def decord(path: Path, wanted: np.ndarray) -> np.ndarray:
-    """decord's batched access on one thread."""
+    """Read a batch of frames with decord on one thread."""
     import decord as library
 
     reader = library.VideoReader(str(path), num_threads=1)
@@ -65,7 +66,7 @@ def decord(path: Path, wanted: np.ndarray) -> np.ndarray:
 
 
 def torchcodec(path: Path, wanted: np.ndarray) -> np.ndarray:
-    """torchcodec in its approximate seek mode."""
+    """Read frames with torchcodec on one thread, in its approximate seek mode."""
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(
@@ -76,7 +77,7 @@ def torchcodec(path: Path, wanted: np.ndarray) -> np.ndarray:
 
 
 def pillow(paths: list[Path], wanted: np.ndarray) -> np.ndarray:
-    """One JPEG file per frame, as the released trainer and its relatives keep them."""
+    """Read one JPEG file per frame, the form in which the released trainer keeps its data."""
     from PIL import Image
 
     return np.stack([np.asarray(Image.open(paths[number])) for number in wanted.tolist()])
@@ -91,8 +92,8 @@ READERS: dict[str, tuple[str, Callable[[Any, np.ndarray], np.ndarray]]] = {
 }
 
 
-class PeerVideos(torch.utils.data.Dataset):
-    """Clips (F, 224, 224, 3) uint8 of the plan's frames and boxes."""
+class VideoDataset(torch.utils.data.Dataset):
+    """The frames and boxes of a plan as clips, uint8 (U x T, 224, 224, 3)."""
 
     def __init__(self, reader: str, items: list[Any], plan: BatchPlan) -> None:
         self.reader, self.items, self.plan = reader, items, plan
@@ -113,8 +114,10 @@ class PeerVideos(torch.utils.data.Dataset):
 def dali_files(
     folders: list[list[Path]], plan: BatchPlan, args: argparse.Namespace
 ) -> Callable[[], None]:
-    """DALI's file reader over extracted frames: the frames of one plan as a list of files, cut to
-    the boxes of the plan."""
+    """DALI's file reader on JPEG files: the frames of a plan, cut to the plan's boxes.
+
+    Returns a function that reads all of them once.
+    """
     fn, types, module = dali().fn, dali().types, dali()
     frames, videos = plan.frames.shape[1], args.batch[0]
     files = [
@@ -126,7 +129,9 @@ def dali_files(
     boxes = np.repeat(plan.boxes[:, 0].astype(np.int64), frames, axis=0)
 
     def window(batch: int) -> tuple[np.ndarray, np.ndarray]:
-        box = boxes[(batch * count + np.arange(count)) % len(files)]  # the reader starts over too
+        box = boxes[
+            (batch * count + np.arange(count)) % len(files)
+        ]  # as the reader does, start again at the end
         return np.ascontiguousarray(box[:, :2]), box[:, 2:] - box[:, :2]
 
     @module.pipeline_def(

@@ -1,20 +1,17 @@
-"""What every benchmark shares: the record of machine and versions, rows, and alternating blocks."""
+"""The report of a benchmark: rows of figures with the machine, versions and command behind them."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -40,7 +37,7 @@ def _gpus() -> list[str]:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions and command of this run: what every published figure must carry."""
+    """Machine, versions and command of this run, which every published figure needs."""
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": " ".join(["python", *sys.argv]),
@@ -52,14 +49,17 @@ def environment() -> dict[str, Any]:
 
 
 def _width() -> int | None:
-    """Columns of a log file; a terminal knows its own."""
+    """Columns to print: those of the terminal (None), or enough for a log file."""
     return None if sys.stdout.isatty() else 150
 
 
 @dataclass
 class Report:
-    """Rows of one benchmark: printed as they finish, the JSON rewritten after each, so that a
-    run cut short loses nothing."""
+    """Rows of one benchmark.
+
+    Each row is printed when it is added, and the JSON file is rewritten, so that an interrupted run
+    keeps the rows it has.
+    """
 
     title: str
     path: Path | None = None
@@ -68,7 +68,7 @@ class Report:
     environment: dict[str, Any] = field(default_factory=environment)
 
     def __post_init__(self) -> None:
-        self.write()  # a path that cannot be written is told before hours are spent
+        self.write()  # fails before the benchmark runs if the path cannot be written
 
     def add(self, **row: Any) -> None:
         """Record and print one row; values are numbers, text, or None for "not measured"."""
@@ -77,7 +77,7 @@ class Report:
         self.write()
 
     def replace(self, rows: list[dict[str, Any]]) -> None:
-        """Record and print a better estimate of all rows."""
+        """Record and print new values for all rows."""
         self.rows = rows
         for row in rows:
             self._print(row)
@@ -113,48 +113,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return "not measured"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def halves_of_cores() -> tuple[list[int], list[int]]:
-    """This process's cores in two halves, for a thread that trains and for the loader; with one
-    core, or a GPU that trains, both may have all."""
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2 or torch.cuda.is_available():
-        return cores, cores
-    return cores[: len(cores) // 2], cores[len(cores) // 2 :]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds per call over the blocks of one contestant."""
-
-    blocks: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.blocks)
-
-    @property
-    def spread(self) -> float:
-        """(slowest - fastest) / median: how far the blocks disagree."""
-        return (max(self.blocks) - min(self.blocks)) / self.median
-
-
-def alternate(
-    contestants: dict[str, Callable[[], None]], *, blocks: int, calls: int, warmup: int = 1
-) -> dict[str, Timing]:
-    """Time the contestants block by block in turn, so that drift of the machine hits all alike.
-
-    Each callable must return only when its work is done (synchronise inside on a GPU).
-    """
-    for call in contestants.values():
-        for _ in range(warmup):
-            call()
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(blocks):
-        for name, call in contestants.items():
-            start = time.perf_counter()
-            for _ in range(calls):
-                call()
-            seconds[name].append((time.perf_counter() - start) / calls)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}

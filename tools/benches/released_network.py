@@ -1,8 +1,8 @@
-"""The paper's networks the plain way: Conv3d over (N, C, T, H, W) maps, contiguous, eager.
+"""The paper's networks as the released code formulates them: Conv3d over (N, C, T, H, W) maps.
 
-This is the formulation of the released code (5-D maps, one dynamic grouped convolution per DSA),
-written anew and sharing nothing with the package. The benchmarks run against it and the tests
-compare with it. Its state dict has the released checkpoints' names.
+Each DSA is one grouped convolution whose kernel depends on the input. The code is independent of
+the package, so that benchmarks and tests can compare with it. Its state dict has the names of the
+released checkpoints.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PLACES = {"I": 0, "II": 1, "III": 2, "IV": 3}
+STEP_OF_POSITION = {"I": 0, "II": 1, "III": 2, "IV": 3}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One network: depth 18 or 50; ``mixer`` None, "dsa", "se" or "v4d"; the paper's options."""
+    """The options of one network; `mixer` is None, "dsa", "se" or "v4d"."""
 
     depth: int = 50
     mixer: str | None = None
@@ -37,7 +37,7 @@ class Plan:
 
 
 def plan_for(name: str, **options: object) -> Plan:
-    """The plan of a network by the package's name for it: "dsa_i3d_r50"."""
+    """The plan of a network by the package's name for it, such as "dsa_i3d_r50"."""
     mixer = name.split("_")[0]
     plan = Plan(
         depth=int(name[-2:]),
@@ -54,7 +54,7 @@ def conv(inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int = 
 
 
 class Residual(nn.Module):
-    """A basic block or a bottleneck; ``steps`` are its convolutions with their batch norms."""
+    """A basic block or a bottleneck; a step is one of its convolutions with its batch norm."""
 
     def __init__(self, plan: Plan, inputs: int, planes: int, stride: int, taps: int) -> None:
         super().__init__()
@@ -76,44 +76,44 @@ class Residual(nn.Module):
             side = conv(inputs, outputs, (taps if plan.wide_shortcuts else 1, 1, 1), stride)
             self.downsample = nn.Sequential(side, nn.BatchNorm3d(outputs))
 
-    def step(self, i: int, x: Tensor) -> Tensor:
+    def run_step(self, i: int, x: Tensor) -> Tensor:
         """Convolution i, batch norm, and a ReLU on all but the last."""
         if i == 0 and self.shift:
             x = shift(x)
         x = getattr(self, f"bn{i + 1}")(getattr(self, f"conv{i + 1}")(x))
         return F.relu(x) if i < self.count - 1 else x
 
-    def width_at(self, place: int) -> int:
-        """Channels before step ``place``."""
-        if place == self.count:
+    def width_at(self, step: int) -> int:
+        """Channels at the input of a step; after the last step, those of its output."""
+        if step == self.count:
             return getattr(self, f"conv{self.count}").out_channels
-        return getattr(self, f"conv{place + 1}").in_channels
+        return getattr(self, f"conv{step + 1}").in_channels
 
-    def forward(self, x: Tensor, mixer: nn.Module | None = None, place: int = -1) -> Tensor:
+    def forward(self, x: Tensor, mixer: nn.Module | None = None, mixer_step: int = -1) -> Tensor:
         side = x if self.downsample is None else self.downsample(x)
         for i in range(self.count):
-            x = self.step(i, mixer(x) if mixer is not None and i == place else x)
-        if mixer is not None and place == self.count:
+            x = self.run_step(i, mixer(x) if mixer is not None and i == mixer_step else x)
+        if mixer is not None and mixer_step == self.count:
             x = mixer(x)
         return F.relu(x + side)
 
 
 class Wrapped(nn.Module):
-    """A residual block that runs a mixer inside: the release's ``block`` and ``dsa`` names."""
+    """A residual block with a mixer inside, under the released names `block` and `dsa`."""
 
     def __init__(self, plan: Plan, block: Residual) -> None:
         super().__init__()
         self.block = block
-        self.place = PLACES[plan.position]
-        channels = block.width_at(self.place)
+        self.step = STEP_OF_POSITION[plan.position]
+        channels = block.width_at(self.step)
         self.dsa = GroupedDSA(plan, channels) if plan.mixer == "dsa" else Excite(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x, self.dsa, self.place)
+        return self.block(x, self.dsa, self.step)
 
 
 class GroupedDSA(nn.Module):
-    """DSA as one grouped convolution with a kernel per (video, channel): B * c groups."""
+    """DSA as one grouped convolution with a kernel per video and channel, so B * C groups."""
 
     def __init__(self, plan: Plan, channels: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class GroupedDSA(nn.Module):
 
 
 class Excite(nn.Module):
-    """Squeeze and excitation over each snippet."""
+    """Squeeze-and-excitation on each snippet."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Excite(nn.Module):
 
 
 class Conv4d(nn.Module):
-    """x + BN(conv4d(x)), Eq. (1) with a 3 x 3 x 1 x 1 kernel: one Conv3d per tap over U."""
+    """V4D's block, x + BN(conv4d(x)) with a 3 x 3 x 1 x 1 kernel: one Conv3d per tap over U."""
 
     def __init__(self, plan: Plan, channels: int) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ def shift(x: Tensor) -> Tensor:
 
 
 class Backbone(nn.Module):
-    """Table 1: (N, 3, T, H, W) -> (N, C, T, H/32, W/32)."""
+    """The paper's Table 1: (N, 3, T, H, W) -> (N, C, T, H/32, W/32)."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class Backbone(nn.Module):
             self.add_module(f"layer{stage - 1}", self.make_stage(stage, count))
 
     def make_stage(self, stage: int, count: int) -> nn.Sequential:
-        """The blocks of res``stage`` with the plan's mixers."""
+        """The residual blocks of one stage, with the plan's mixers."""
         plan, blocks = self.plan, []
         planes = plan.width * 2 ** (stage - 2)
         taps = 3 if stage >= 4 and not plan.shift else 1
@@ -237,7 +237,7 @@ class Head(nn.Module):
         return logits.view(videos, -1, logits.shape[-1]).mean(1)
 
 
-class ReleaseNet(nn.Module):
+class ReleasedNetwork(nn.Module):
     """Normalised float clips (B, U, 3, T, H, W) -> logits (B, classes)."""
 
     def __init__(self, plan: Plan, num_classes: int) -> None:
@@ -250,7 +250,7 @@ class ReleaseNet(nn.Module):
 
 
 def normalise(clips: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 (B, U, T, H, W, 3) -> floats (B, U, 3, T, H, W), contiguous, as the release feeds."""
+    """Clips, uint8 (B, U, T, H, W, 3), as the released network takes them: (B, U, 3, T, H, W)."""
     mean = torch.tensor((123.675, 116.28, 103.53), device=clips.device, dtype=dtype)
     std = torch.tensor((58.395, 57.12, 57.375), device=clips.device, dtype=dtype)
     return ((clips.to(dtype) - mean) / std).permute(0, 1, 5, 2, 3, 4).contiguous()

@@ -1,4 +1,4 @@
-"""An index as large as one likes, without the videos."""
+"""An index of any number of videos, without the videos, and what it costs to open it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shards.format.manifest import FORMAT, FORMAT_VERSION, write_json
 
 
 def synthetic_split(root: Path, videos: int, frames: int, per_tar: int = 64) -> None:
-    """Write `root`/train: the side files of a set of `videos` samples of `frames` frames each."""
+    """Write the side files of a split `root`/train with `videos` samples of `frames` frames."""
     folder = root / "train"
     folder.mkdir(parents=True)
     count = -(-videos // per_tar)
@@ -56,11 +56,11 @@ from pathlib import Path
 import numpy as np
 from shards import open_split
 
-def private():  # what is not the page cache's: pages of a mapped file are shared by all readers
+def private_mb():  # without mapped files, whose pages all readers share
     lines = Path("/proc/self/smaps_rollup").read_text().split("\\n")[1:-1]
     return int(dict(line.split(":") for line in lines)["Anonymous"].split()[0]) / 1000
 
-before, started = private(), time.perf_counter()
+before, started = private_mb(), time.perf_counter()
 split = open_split(sys.argv[1], "train")
 opened = time.perf_counter() - started
 n, rng, total = len(split), np.random.default_rng(0), 0
@@ -70,19 +70,22 @@ for i in rng.integers(n, size=2000):
     total += int(split.frames["size"][row["first_frame"] + row["num_frames"] // 2])
     split.key(int(i)), split.labels(int(i)), split.tar_path(int(i))
 lookup = (time.perf_counter() - started) / 2000
-print(json.dumps({"seconds": opened, "megabytes": private() - before, "lookup": lookup, "n": n}))
+print(json.dumps({"seconds": opened, "megabytes": private_mb() - before, "lookup": lookup, "n": n}))
 """
 
 
 def probe_index(root: Path) -> dict[str, Any]:
-    """Open `root`/train in a fresh process: seconds to open, private megabytes added, seconds for
-    one random look-up."""
-    here = Path(__file__).resolve().parents[2]
+    """Open `root`/train in a new process and measure it.
+
+    The keys are seconds (to open it), megabytes (private memory added), lookup (seconds for one
+    random look-up) and n (samples).
+    """
+    repository = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(root)],
         check=True,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(here)},
+        env=os.environ | {"PYTHONPATH": str(repository)},
     )
     return dict(json.loads(done.stdout))
