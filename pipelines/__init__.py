@@ -1,4 +1,4 @@
-"""Shards in, U x T x H x W tensors out: plan, read, decode. Knows nothing of training."""
+"""Loads batches of uint8 clips from a shard set: plans, reads and decodes them."""
 
 from pipelines.batch import Batch
 from pipelines.config import LoaderConfig
@@ -7,6 +7,7 @@ from pipelines.eval_loader import EvalLoader
 from pipelines.plan.crops import AugmentConfig
 from pipelines.plan.planner import OrderConfig
 from pipelines.plan.sampling import SamplingConfig
+from pipelines.rank import Rank
 from pipelines.read.staging import open_data
 from pipelines.train_loader import TrainLoader
 
@@ -18,6 +19,7 @@ __all__ = [
     "LoaderError",
     "LoaderUsageError",
     "OrderConfig",
+    "Rank",
     "SamplingConfig",
     "TrainLoader",
     "open_data",

@@ -1,4 +1,4 @@
-"""What a loader yields."""
+"""The batches that a loader yields."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Batch:
     clips: uint8, contiguous, (B, U, T, H, W, 3) in training and validation, (B, C, K, T, H, W, 3)
     in testing (C crops, K clips), on the loader's device. labels: int64 (B,) on the CPU.
     ids: int64 (B,), sample in the split, -1 for a padded slot. valid: bool (B,), False for padded
-    slots and, in evaluation, for videos that could not be had.
+    slots and, in evaluation, for unreadable videos.
     wait: seconds by stage: `plan`, `read` (CRC included), `starved` (decoding had nothing to do),
-    `decode`, `augment` (the resize outside DALI), `handover` and `wait` (the consumer stood
-    still). replaced: (id, replacement id or -1, reason) of each video that failed.
-    state: the reader's checkpoint after this batch (webdataset reader only).
+    `decode`, `augment` (the resize outside DALI), `handover` (to the device) and `wait` (the
+    consumer waited for the batch). replaced: (id, replacement id or -1, reason) of each broken
+    video. state: the reader's checkpoint after this batch (webdataset reader only).
     """
 
     clips: torch.Tensor

@@ -1,4 +1,4 @@
-"""Errors of the loader that a user can fix."""
+"""The errors of the loader."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dsanet.errors import UserError
 
 
 class LoaderError(UserError, RuntimeError):
-    """Videos cannot be loaded; the message names the thing, the place and the remedy."""
+    """Videos cannot be loaded; the message says what is wrong, where, and what to do."""
 
 
 class LoaderUsageError(LoaderError):
-    """A setting that cannot work, known before any video is read."""
+    """A setting that cannot work; raised before any video is read."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""The list of videos that failed, kept in the run folder, and the point at which to give up."""
+"""The list of broken videos, and the limit at which a job stops."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from pathlib import Path
 
 from pipelines.errors import LoaderError
 
-ALWAYS_BORNE = 8  # broken videos that never stop a job, however small the split
+MIN_LIMIT = 8  # so many broken videos never stop a job, however small the split
 SHOWN = 10
 
 
 class Quarantine:
-    """Broken videos of one process; each is written to `path` (JSON lines) and shouted once."""
+    """Broken videos of one process; each is printed, and written to `path` as a line of JSON, once.
+
+    total, share: at most this share of `total` videos may be broken.
+    """
 
     def __init__(self, path: Path | None, total: int, share: float, rank: int = 0) -> None:
         self.path, self.rank = path, rank
-        self.limit = max(ALWAYS_BORNE, int(total * share))
+        self.limit = max(MIN_LIMIT, int(total * share))
         self.reasons: dict[int, str] = {}
         self._lock = threading.Lock()
 
@@ -33,7 +36,7 @@ class Quarantine:
         if len(self.reasons) > self.limit:
             shown = "; ".join(list(self.reasons.values())[:SHOWN])
             raise LoaderError(
-                f"{len(self.reasons)} videos are broken, more than the {self.limit} borne "
+                f"{len(self.reasons)} bad videos exceed the limit of {self.limit} "
                 f"(loader.bad_share): {shown}"
                 + (f"; the whole list is in {self.path}" if self.path else "")
             )
@@ -42,6 +45,6 @@ class Quarantine:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # One write in append mode: the lines of several ranks never mix.
+        # One write in append mode: the lines of several processes never mix.
         with open(self.path, "a", buffering=1) as file:
             file.write(json.dumps(entry) + "\n")

@@ -1,4 +1,4 @@
-"""What every thread of a loader is doing, and the watchdog that says so when nothing moves."""
+"""What each thread of a loader is doing, for the report when no batch comes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Activity:
-    """Thread name -> what it is doing and since when."""
+    """Records what each thread is doing, and since when."""
 
     def __init__(self) -> None:
         self._now: dict[str, tuple[str, float]] = {}
@@ -46,9 +46,9 @@ def stacks() -> str:
         return file.read()
 
 
-def shout(seconds: float, activity: Activity) -> str:
-    """Say on stderr where every thread stands, and return the short form."""
-    lines = activity.report() or ["no thread of the loader is at work"]
-    short = f"no batch for {seconds:.0f} s: " + "; ".join(lines)
-    print(f"warning: {short}\n{stacks()}", file=sys.stderr, flush=True)
-    return short
+def report_stall(seconds: float, activity: Activity) -> str:
+    """Print what each thread is doing, and all Python stacks, on stderr; returns the first line."""
+    lines = activity.report() or ["no thread of the loader is busy"]
+    summary = f"no batch for {seconds:.0f} s: " + "; ".join(lines)
+    print(f"warning: {summary}\n{stacks()}", file=sys.stderr, flush=True)
+    return summary

@@ -25,7 +25,7 @@ from dsanet.engine.reader_state import gather_places
 from dsanet.engine.report.console import Console
 from dsanet.engine.report.tensorboard import Board
 from dsanet.engine.run_folder import RunFolder, versions
-from pipelines import TrainLoader, open_data
+from pipelines import Rank, TrainLoader, open_data
 from shards import Split
 
 
@@ -221,8 +221,6 @@ def _train_loader(
         config.loader,
         seed=config.seed,
         batch_size=layout.micro * layout.accumulation,
-        rank=world.rank,
-        world=world.size,
-        device=str(world.device),
+        rank=Rank(world.rank, world.size, str(world.device)),
         quarantine=folder.quarantine,
     )

@@ -1,7 +1,11 @@
-"""Graph B of `--loader.reader webdataset`: decodes, cuts and resizes what graph A has kept."""
+"""The decode graph of `--loader.reader webdataset`: decodes, crops and resizes.
+
+Its input is what the reader graph (`reader_graph.py`) extracts from the stored files.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +26,7 @@ from pipelines.read.gops import Container
 
 
 def build_decoder(spec: StreamSpec) -> Any:
-    """Graph B."""
+    """The built decode graph."""
     fn, types = dali().fn, dali().types
     graph_spec = spec.graph
 
@@ -43,19 +47,19 @@ def build_decoder(spec: StreamSpec) -> Any:
             frames = decoded_video(encoded, graph_spec)
             size = frames.shape()[1:3]
         height, width = (fn.cast(size[axis], dtype=types.FLOAT) for axis in (0, 1))
-        given: dict[str, Any] = {}
+        augmentation: dict[str, Any] = {}
         if spec.augment is None:
             windows = _eval_windows(height, width, spec)
         else:
-            x = fn.external_source(name="draws", dtype=types.FLOAT, ndim=1)
-            windows = [_train_window(height, width, x, spec)]
-            given["flip"] = fn.cast(x[5] < spec.augment.flip, dtype=types.INT32)
+            draws = fn.external_source(name="draws", dtype=types.FLOAT, ndim=1)
+            windows = [_train_window(height, width, draws, spec)]
+            augmentation["flip"] = fn.cast(draws[5] < spec.augment.flip, dtype=types.INT32)
         if frames is None:
             frames = decoded_image(encoded, windows[0], graph_spec)
         if graph_spec.colour:
             factors = fn.external_source(name="colours", dtype=types.FLOAT, ndim=1)
-            given |= {name: factors[column] for column, name in enumerate(COLOURS)}
-        return results(frames, windows, given, graph_spec)
+            augmentation |= {name: factors[column] for column, name in enumerate(COLOURS)}
+        return results(frames, windows, augmentation, graph_spec)
 
     pipeline = graph()
     pipeline.build()
@@ -68,25 +72,35 @@ def _window(y: Any, x: Any, h: Any, w: Any) -> tuple[Any, Any]:
     return tuple(fn.cast(pair, dtype=types.INT64) for pair in pairs)
 
 
-def _train_window(height: Any, width: Any, x: Any, spec: StreamSpec) -> tuple[Any, Any]:
-    """One try of RandomResizedCrop, held inside the picture; scale jitter and centre as ever."""
+def _train_window(height: Any, width: Any, draws: Any, spec: StreamSpec) -> tuple[Any, Any]:
+    """Anchor and shape of the crop of a training video.
+
+    RandomResizedCrop takes its first draw, clamped to the picture. draws: see `reader_graph.DRAWS`.
+    """
     dm, augment = dali_math(), spec.augment
     assert augment is not None
     if augment.kind == "random_resized_crop":
-        area = (augment.scale[0] + x[2] * (augment.scale[1] - augment.scale[0])) * height * width
-        aspect = augment.ratio[0] + x[3] * (augment.ratio[1] - augment.ratio[0])
-        swap = dali().fn.cast(x[4] < 0.5, dtype=dali().types.FLOAT)
+        area = (
+            (augment.scale[0] + draws[2] * (augment.scale[1] - augment.scale[0])) * height * width
+        )
+        aspect = augment.ratio[0] + draws[3] * (augment.ratio[1] - augment.ratio[0])
+        swap = dali().fn.cast(draws[4] < 0.5, dtype=dali().types.FLOAT)
         long, wide = dm.sqrt(area / aspect), dm.sqrt(area * aspect)
         h = dm.clamp(dm.floor(long * (1 - swap) + wide * swap + 0.5), 1.0, height)
         w = dm.clamp(dm.floor(wide * (1 - swap) + long * swap + 0.5), 1.0, width)
-        return _window(dm.floor(x[0] * (height - h + 1)), dm.floor(x[1] * (width - w + 1)), h, w)
+        return _window(
+            dm.floor(draws[0] * (height - h + 1)), dm.floor(draws[1] * (width - w + 1)), h, w
+        )
     low, high = augment.short_sides
-    short = low + dm.floor(x[2] * (high - low + 1)) if augment.kind == "scale_jitter" else low
+    short = low + dm.floor(draws[2] * (high - low + 1)) if augment.kind == "scale_jitter" else low
     side = dm.floor(dm.min(height, width) * augment.size / (short * 1.0) + 0.5)
     if augment.kind == "centre":
         return _window(dm.floor((height - side) / 2.0), dm.floor((width - side) / 2.0), side, side)
     return _window(
-        dm.floor(x[0] * (height - side + 1)), dm.floor(x[1] * (width - side + 1)), side, side
+        dm.floor(draws[0] * (height - side + 1)),
+        dm.floor(draws[1] * (width - side + 1)),
+        side,
+        side,
     )
 
 
@@ -95,57 +109,58 @@ def _eval_windows(height: Any, width: Any, spec: StreamSpec) -> list[tuple[Any, 
     dm = dali_math()
     ratio = min(spec.graph.size / spec.resize_short, 1.0)
     side = dm.max(dm.floor(dm.min(height, width) * ratio + 0.5), 1.0)
-    # Along the side of no slack every place is the same, unless the crop is smaller than it.
+    # Along the short side all crops are centred.
     tall = dali().fn.cast(height > width, dtype=dali().types.FLOAT)
     windows = []
-    for place in [0.5] if spec.graph.crops == 1 else [0.0, 0.5, 1.0]:
-        y = dm.floor((height - side) * (place * tall + 0.5 * (1 - tall)))
-        x = dm.floor((width - side) * (0.5 * tall + place * (1 - tall)))
+    for position in [0.5] if spec.graph.crops == 1 else [0.0, 0.5, 1.0]:
+        y = dm.floor((height - side) * (position * tall + 0.5 * (1 - tall)))
+        x = dm.floor((width - side) * (0.5 * tall + position * (1 - tall)))
         windows.append(_window(y, x, side, side))
     return windows
 
 
 class StreamBatch:
-    """What graph A gave for one batch; `rows` says which of its samples stand in which slot.
+    """Input of the decode graph: outputs of the reader graph for one batch.
 
-    stand_ins: by row, what is decoded in place of a broken video.
+    rows: the sample of the outputs that each slot takes; replaced: by sample, the outputs that take
+    the place of a broken video's.
     """
 
     def __init__(
         self,
         outputs: dict[str, Any],
         rows: list[int],
-        stand_ins: dict[int, dict[str, np.ndarray]] | None = None,
+        replaced: dict[int, dict[str, np.ndarray]] | None = None,
     ) -> None:
         self.outputs, self.rows = outputs, rows
-        self.stand_ins = {} if stand_ins is None else stand_ins
+        self.replaced = {} if replaced is None else replaced
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def part(self, rows: Any) -> StreamBatch:
-        """The slots at `rows`."""
-        return StreamBatch(self.outputs, [self.rows[row] for row in rows], self.stand_ins)
+    def part(self, slots: Sequence[int]) -> StreamBatch:
+        """The videos in these slots."""
+        return StreamBatch(self.outputs, [self.rows[slot] for slot in slots], self.replaced)
 
-    def put(self, slot: int, found: Any) -> None:
-        """Give a slot other bytes, keeping its draws: JPEGs, or a Container."""
-        if isinstance(found, Container):
-            new = {"encoded": found.data, "picks": found.picks, "gather": found.gather}
+    def replace(self, slot: int, payload: Container | list[np.ndarray]) -> None:
+        """Give a slot another video, a Container or JPEGs; its crop and flip stay."""
+        if isinstance(payload, Container):
+            new = {"encoded": payload.data, "picks": payload.picks, "gather": payload.gather}
         else:
-            sizes = np.array([len(frame) for frame in found], np.int32)
-            new = {"encoded": np.concatenate(found), "sizes": sizes}
-        self.stand_ins[self.rows[slot]] = new
+            sizes = np.array([len(frame) for frame in payload], np.int32)
+            new = {"encoded": np.concatenate(payload), "sizes": sizes}
+        self.replaced[self.rows[slot]] = new
 
     def column(self, name: str) -> list[np.ndarray]:
-        """One output of A, a view of it for each slot."""
+        """One output of the reader graph: an array for each slot."""
         return [
-            self.stand_ins.get(row, {}).get(name, np.asarray(self.outputs[name][row]))
+            self.replaced.get(row, {}).get(name, np.asarray(self.outputs[name][row]))
             for row in self.rows
         ]
 
 
 class StreamDecoder(Decoder):
-    """Graph B behind the interface of `Decoder`."""
+    """The decode graph, behind the interface of `Decoder`."""
 
     def __init__(
         self, stream: StreamSpec, frames: int, *, pinned: bool = False, prefetch: int = 2
@@ -164,17 +179,17 @@ class StreamDecoder(Decoder):
         names += ["colours"] if self.spec.colour else []
         encoded = batch.column("encoded")
         if image:
-            encoded = [frame for row in zip(encoded, batch.column("sizes"), strict=True)
-                       for frame in cut(*row)]  # fmt: skip
+            pieces = map(split_bytes, encoded, batch.column("sizes"))
+            encoded = [frame for video in pieces for frame in video]
         self.pipeline.feed_input("encoded", tensors(encoded))
         for name in names:
             column = batch.column(name)
-            if image:  # what is drawn for a video goes for all its frames
-                column = [one for one in column for _ in range(self.frames)]
+            if image:  # each frame is a sample of the graph; a video has one draw for all
+                column = [value for value in column for _ in range(self.frames)]
             self.pipeline.feed_input(name, column)
         self.pipeline.schedule_run()
 
 
-def cut(data: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-    """Pieces of these sizes, one behind the other."""
+def split_bytes(data: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """Split data (1-D) into consecutive pieces of these sizes."""
     return np.split(data, np.cumsum(sizes)[:-1])

@@ -17,7 +17,7 @@ import numpy as np
 from dsanet.errors import require
 from pipelines.dali_reader.pruning import Table, prune_frames, prune_groups, read_table, unrepeated
 from pipelines.dali_reader.sampling import eval_picks, train_picks
-from pipelines.decode.decoder import DecodeError, first_line
+from pipelines.decode.decoder import DecodeError, error_line
 from pipelines.decode.graph import (
     GraphSpec,
     dali,
@@ -158,4 +158,4 @@ def run_reader(pipeline: Any, spec: StreamSpec) -> dict[str, Any]:
     try:
         return dict(zip(spec.outputs, pipeline.run(), strict=True))
     except RuntimeError as error:
-        raise DecodeError(first_line(str(error))) from None
+        raise DecodeError(error_line(str(error))) from None

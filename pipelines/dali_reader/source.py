@@ -1,21 +1,27 @@
-"""What the loaders see of `fn.readers.webdataset`: an epoch of batches with ids and labels."""
+"""The source of `--loader.reader webdataset`: `fn.readers.webdataset` as batches with ids."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.dali_reader.decode_graph import StreamBatch, cut
+from pipelines.batch_source import BatchSource, LoadedBatch
+from pipelines.broken_videos import BrokenVideoPolicy
+from pipelines.dali_reader.decode_graph import StreamBatch, StreamDecoder, split_bytes
 from pipelines.dali_reader.reader_graph import StreamSpec, build_reader, run_reader
-from pipelines.decode.decoder import DecodeError, first_line
+from pipelines.decode.decoder import DecodeError, error_line
+from pipelines.decode.fork_guard import guard_against_forks
 from pipelines.errors import LoaderError
-from pipelines.feeder import Loaded
 from pipelines.plan.planner import RUNS, BatchPlan, raw_stream
-from pipelines.read.gops import keep
+from pipelines.rank import Rank
+from pipelines.read.frames import FrameReader
+from pipelines.read.gops import extract_groups
 from pipelines.read.jpeg_header import JpegHeaders
 from shards import Split
 
@@ -25,55 +31,61 @@ def fragment_frames(split: Split) -> int:
     return 0 if split.codec == "mjpeg" else split.gop
 
 
-class Stream:
-    """Runs graph A of one rank, epoch by epoch."""
+@dataclass
+class ReaderEpoch:
+    """An epoch under way: the reader graph, and the ids that it has given so far."""
 
-    def __init__(self, split: Split, spec: StreamSpec, *, seed: int, rank: int, world: int) -> None:
-        self.split, self.spec, self.seed = split, spec, seed
-        self.rank, self.world = rank, world
+    number: int
+    pipeline: Any
+    seen: set[int] = field(default_factory=set)
+
+
+class DaliSource(BatchSource[ReaderEpoch]):
+    """Batches of whole files that DALI reads one after another.
+
+    reader: reads the replacements of broken videos.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        spec: StreamSpec,
+        reader: FrameReader,
+        policy: BrokenVideoPolicy,
+        *,
+        batches: int,
+        seed: int,
+        rank: Rank,
+    ) -> None:
+        self.split, self.spec, self.reader, self.policy = split, spec, reader, policy
+        self.batches, self.seed, self.rank = batches, seed, rank
         self._tars = {str(path): number for number, path in enumerate(split.tars)}
-        samples = split.samples
-        self._places = (samples["tar"].astype(np.int64) << 44) + samples["offset"]
-        self.pipeline: Any = None
-        self._seen: set[int] = set()
+        # Position of each sample in the set, ascending: its tar, then its offset in it.
+        self._positions = (split.samples["tar"].astype(np.int64) << 44) + split.samples["offset"]
         self._headers = JpegHeaders()
 
-    def open(self, epoch: int, skip: int, batches: int, state: bytes | None) -> Iterator[Any]:
-        """Start an epoch after `skip` of its `batches`: from a checkpoint, else by reading on.
+    def open(self, epoch: int, first: int = 0, state: bytes | None = None) -> Iterator[ReaderEpoch]:
+        """See BatchSource. Without a `state`, the batches before `first` are read and dropped.
 
-        The order of the tars and the seed of shuffling and drawing follow from (seed, epoch).
-        LoaderError where the tars cannot be opened; DALI's RuntimeError where a checkpoint was
-        given, which may be to blame: whether they open without it the caller can find out.
+        The order of the tars and the seed of DALI's draws are a function of (seed, epoch).
+
+        Raises:
+            LoaderError: when DALI cannot open the tars.
+            RuntimeError: when DALI refuses the state, or the tars while a state is given.
         """
         keys = raw_stream(self.seed, epoch, RUNS, len(self._tars) + 1)
         tars = list(self._tars)
         if self.spec.augment is not None:
             tars = [tars[number] for number in np.argsort(keys[:-1], kind="stable")]
-        # Staged tars leave their index behind.
-        home = self.split.root / self.split.name
-        indexed = {tar: str(home / f"{Path(tar).stem}.idx") for tar in tars}
-        try:
-            self.pipeline = build_reader(
-                self.spec, indexed, seed=int(keys[-1] >> np.uint64(33)),
-                rank=self.rank, world=self.world, state=state,
-            )  # fmt: skip
-        except RuntimeError as error:
-            if state is not None:
-                raise
-            raise LoaderError(
-                f"{home}: DALI's reader cannot open it: {first_line(str(error))} (a lost .idx is "
-                "made again by tools/shard.py reindex; a lost tar can do without with "
-                "loader.reader frames)"
-            ) from None
-        self._seen.clear()
-        for _ in range(0 if state else skip):
-            run_reader(self.pipeline, self.spec)
-        return iter(range(skip, batches))
+        pipeline = self._build(tars, int(keys[-1] >> np.uint64(33)), state)
+        for _ in range(0 if state else first):
+            run_reader(pipeline, self.spec)
+        return repeat(ReaderEpoch(epoch, pipeline), self.batches - first)
 
-    def load(self) -> tuple[Loaded, dict[int, str]]:
-        """The next batch of the epoch, and what is wrong with its videos by slot."""
+    def load(self, request: ReaderEpoch) -> LoadedBatch:
+        """See BatchSource."""
         try:
-            outputs = run_reader(self.pipeline, self.spec)
+            outputs = run_reader(request.pipeline, self.spec)
         except DecodeError as error:
             raise LoaderError(
                 f"{self.split.root}: {error} (loader.reader webdataset cannot leave a video out; "
@@ -81,37 +93,71 @@ class Stream:
             ) from None
         ids = np.array([self._id(bytes(np.asarray(item))) for item in outputs["source"]])
         if self.spec.augment is None:
-            # The reader fills up its last batch with a repetition.
-            fresh = [int(i) not in self._seen and not (ids[:row] == i).any() for row, i in
-                     enumerate(ids)]  # fmt: skip
-            ids = np.where(fresh, ids, -1)
-            self._seen |= set(ids.tolist())
+            ids = _without_padding(ids, request.seen)
         rows = np.flatnonzero(ids >= 0).tolist()
-        encoded = StreamBatch(outputs, list(range(len(ids)))).part(rows)
-        faults = {slot: fault for slot, row in enumerate(rows)
-                  if (fault := self._fault(int(ids[row]), outputs, row)) is not None}  # fmt: skip
-        loaded = Loaded(
-            self._plan(ids),
-            rows,
-            encoded if rows else None,
-            state=self.pipeline.checkpoint(),
-        )
-        return loaded, faults
+        batch = LoadedBatch(self._plan(ids, request.number), rows)
+        batch.encoded = StreamBatch(outputs, rows.copy()) if rows else None
+        batch.state = request.pipeline.checkpoint()
+        faults = {slot: self._fault(int(ids[row]), outputs, row) for slot, row in enumerate(rows)}
+        found = {slot: fault for slot, fault in faults.items() if fault is not None}
+        if found:
+            self.repair(batch, found)
+        return batch
+
+    def repair(self, batch: LoadedBatch, faults: dict[int, str]) -> None:
+        """See BatchSource; a replacement takes over the crop and the flip of the broken video."""
+        kept = []
+        for slot, row in enumerate(batch.rows.copy()):
+            if slot in faults:
+                location = self.reader.location(int(batch.plan.ids[row]))
+                payload = self.policy.resolve(batch, row, f"{location}: {faults[slot]}")
+                if payload is None:
+                    continue
+                batch.encoded.replace(slot, payload)
+            kept.append(slot)
+        batch.encoded = batch.encoded.part(kept) if kept else None
+
+    def make_decoder(self, *, pinned: bool = False, prefetch: int = 2) -> StreamDecoder:
+        """See BatchSource."""
+        return StreamDecoder(self.spec, self.spec.frames, pinned=pinned, prefetch=prefetch)
+
+    def close(self) -> None:
+        """See BatchSource."""
+        self.reader.close()
+
+    def _build(self, tars: list[str], seed: int, state: bytes | None) -> Any:
+        """The reader graph over tars in this order."""
+        folder = self.split.root / self.split.name  # staged tars have no index beside them
+        indexed = {tar: str(folder / f"{Path(tar).stem}.idx") for tar in tars}
+        try:
+            return guard_against_forks(
+                build_reader(
+                    self.spec, indexed, seed=seed, rank=self.rank.rank, world=self.rank.world,
+                    state=state,
+                )
+            )  # fmt: skip
+        except RuntimeError as error:
+            if state is not None:
+                raise
+            raise LoaderError(
+                f"{folder}: DALI cannot open it: {error_line(str(error))} (tools/shard.py reindex "
+                "rebuilds a lost .idx; loader.reader frames replaces the videos of a lost tar)"
+            ) from None
 
     def _fault(self, sample: int, outputs: dict[str, Any], row: int) -> str | None:
-        """What is wrong with the bytes that would be decoded, by the sums of the index."""
+        """What is wrong with the bytes to decode, by the checksums of the index, or None."""
         data, frames = (np.asarray(outputs[name][row]) for name in ("encoded", "frames"))
         info = self.split.samples[sample]
         table = self.split.frames[int(info["first_frame"]) :][: int(info["num_frames"])]
         try:
             if self.spec.graph.head == "image":
                 rows = table[frames]
-                pieces, size = cut(data, rows["size"]), int(rows["size"].sum())
+                pieces, size = split_bytes(data, rows["size"]), int(rows["size"].sum())
             else:
-                kept = keep(self.split, sample, np.unique(frames))
-                frames, size = kept.held, kept.size
+                extract = extract_groups(self.split, sample, np.unique(frames))
+                frames, size = extract.frames, extract.size
                 rows = table[frames]
-                pieces = kept.cut(data, rows)
+                pieces = extract.cut(data, rows)
         except IndexError:
             return "the index does not fit the video"
         if len(data) != size:
@@ -128,14 +174,17 @@ class Stream:
     def _id(self, source: bytes) -> int:
         """Sample id from "path:offset:name"."""
         path, offset, _ = source.decode().rsplit(":", 2)
-        place = (self._tars[path] << 44) + int(offset)
-        found = int(np.searchsorted(self._places, place))
-        if found == len(self._places) or self._places[found] != place:
-            raise LoaderError(f"{path}: no sample at byte {offset} by the index: reindex the set")
-        return found
+        position = (self._tars[path] << 44) + int(offset)
+        sample = int(np.searchsorted(self._positions, position))
+        if sample == len(self._positions) or self._positions[sample] != position:
+            raise LoaderError(
+                f"{path}: the index has no sample at byte {offset}; rebuild it with "
+                "tools/shard.py reindex"
+            )
+        return sample
 
-    def _plan(self, ids: np.ndarray) -> BatchPlan:
-        """A plan as far as it is known outside the graph: ids and labels."""
+    def _plan(self, ids: np.ndarray, epoch: int) -> BatchPlan:
+        """Ids and labels; the graphs draw the rest."""
         labels, count = self.split.samples["label"][np.maximum(ids, 0)], len(ids)
         return BatchPlan(
             ids=ids,
@@ -145,4 +194,14 @@ class Stream:
             flips=np.zeros(count, bool),
             colours=np.zeros((count, 4), np.float32),
             repeats=np.zeros(count, np.int64),
+            epoch=epoch,
         )
+
+
+def _without_padding(ids: np.ndarray, seen: set[int]) -> np.ndarray:
+    """Ids with -1 for those that the reader repeats to fill its last batch; adds them to `seen`."""
+    fresh = []
+    for sample in ids.tolist():
+        fresh.append(sample not in seen)
+        seen.add(sample)
+    return np.where(fresh, ids, -1)

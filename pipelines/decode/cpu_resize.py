@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipelines.decode.graph import GraphSpec
-from pipelines.read.thread_pool import Workers
+from pipelines.read.thread_pool import ThreadPool
 
 UNDER_WAY = 6  # batches that are neither in the queue nor done with: being made, or looked at
 
@@ -52,7 +52,7 @@ class Finisher:
         self.spec, self.frames = spec, frames
         # Pinned memory has torch's own cache.
         self._buffers = None if pinned else Buffers(prefetch + UNDER_WAY)
-        self._workers = Workers(spec.threads, "loader-resize")
+        self._pool = ThreadPool(spec.threads, "loader-resize")
 
     def clips(self, outputs: tuple[Any, ...]) -> torch.Tensor:
         """The outputs of the graph as uint8 (V, C, F, size, size, 3)."""
@@ -70,7 +70,7 @@ class Finisher:
                 mirror(clips[video, crop])
 
         jobs = [(video, crop) for video in range(videos) for crop in range(len(crops))]
-        self._workers.map(one, *zip(*jobs, strict=True))
+        self._pool.map(one, *zip(*jobs, strict=True))
         return clips
 
     def _crops(self, outputs: tuple[Any, ...]) -> list[tuple[Any, np.ndarray | None]]:
@@ -91,7 +91,7 @@ class Finisher:
 
     def close(self) -> None:
         """End the threads."""
-        self._workers.close()
+        self._pool.close()
 
     def _empty(self, shape: tuple[int, ...]) -> torch.Tensor:
         if self._buffers is None:

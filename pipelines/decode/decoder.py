@@ -1,4 +1,4 @@
-"""Runs the graph on batches of videos, ahead of the consumer, and survives what DALI refuses."""
+"""Runs the graph on batches of videos, and finds those that DALI refuses."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import numpy as np
 import torch
 
 from pipelines.decode.cpu_resize import Finisher
+from pipelines.decode.fork_guard import guard_against_forks
 from pipelines.decode.graph import GraphInput, GraphSpec, build_graph, feed
 from pipelines.errors import LoaderError
 
-MACHINE = re.compile(r"cuda|out of memory|cannot allocate|bad_alloc", re.IGNORECASE)
+# Errors that no video is to blame for.
+MACHINE_FAILURE = re.compile(r"cuda|out of memory|cannot allocate|bad_alloc", re.IGNORECASE)
 
 
 @dataclass
 class EncodedBatch:
-    """What a decoder takes for V videos of F frames and C crops.
+    """Input of a decoder: V videos of F frames and C crops.
 
     payload: per video a list of F encoded frames (image head), a Container (video head) or frames
     (F, H, W, 3); boxes (V, C, 4); flips (V,); colours (V, 4).
@@ -50,18 +52,19 @@ class DecodeError(Exception):
 
 
 class Decoder:
-    """A graph and the torch half of it.
+    """Decodes, crops and resizes batches of videos: the DALI graph and the torch half of it.
 
-    `submit` starts a batch, `collect` returns the oldest one as uint8 (V, C, F, size, size, 3),
-    on the CPU or, for a graph with a device, on the GPU. prefetch: batches that its user keeps
-    ready; pinned: in page-locked memory, for a copy to a GPU.
+    `submit` starts a batch, `collect` waits for the oldest one, and `tensor` makes uint8 clips
+    (V, C, F, size, size, 3) of its outputs, on the CPU or, for a graph with a device, on the GPU.
+    frames: F; prefetch: batches that the caller keeps ready; pinned: clips in page-locked memory,
+    for a copy to a GPU.
     """
 
     def __init__(
         self, spec: GraphSpec, frames: int, *, pinned: bool = False, prefetch: int = 2
     ) -> None:
         self.spec, self.frames = spec, frames
-        self.pipeline = self._build()
+        self.pipeline = guard_against_forks(self._build())
         self._finisher = None
         if not spec.resize:
             self._finisher = Finisher(spec, frames, pinned=pinned, prefetch=prefetch)
@@ -76,16 +79,20 @@ class Decoder:
         self.pipeline.schedule_run()
 
     def collect(self) -> tuple[Any, ...]:
-        """Wait for the oldest batch. DecodeError where DALI raised on it, LoaderError where the
-        machine failed and no video is to blame."""
+        """Wait for the oldest batch.
+
+        Raises:
+            DecodeError: when DALI cannot decode it.
+            LoaderError: when memory or the GPU failed.
+        """
         try:
             return tuple(self.pipeline.outputs())
         except RuntimeError as error:
-            reason = first_line(str(error))
-            if MACHINE.search(reason):
+            reason = error_line(str(error))
+            if MACHINE_FAILURE.search(reason):
                 raise LoaderError(
-                    f"decoding failed for want of memory or of the GPU, not for a video: {reason}"
-                    " (try a smaller batch or loader.prefetch, and see nvidia-smi)"
+                    f"out of memory or GPU failure while decoding; no video is at fault: {reason} "
+                    "(try a smaller batch or loader.prefetch, and look at nvidia-smi)"
                 ) from None
             raise DecodeError(reason) from None
 
@@ -99,11 +106,11 @@ class Decoder:
         return shaped[0] if len(shaped) == 1 else torch.cat(shaped, dim=1)
 
     def bisect(self, batch: EncodedBatch) -> dict[int, str]:
-        """Rows of a refused batch that are at fault, with the reason of each."""
+        """Rows of a refused batch that cannot be decoded, with the reason of each."""
         faults: dict[int, str] = {}
-        open_parts = [list(range(len(batch)))]
-        while open_parts:
-            rows = open_parts.pop()
+        suspects = [list(range(len(batch)))]
+        while suspects:
+            rows = suspects.pop()
             try:
                 self.submit(batch.part(rows))
                 self.collect()
@@ -112,7 +119,7 @@ class Decoder:
                     faults[rows[0]] = str(error)
                 else:
                     half = len(rows) // 2
-                    open_parts += [rows[half:], rows[:half]]
+                    suspects += [rows[half:], rows[:half]]
         return faults
 
     def close(self) -> None:
@@ -141,16 +148,16 @@ class Decoder:
         )
 
 
-def first_line(message: str) -> str:
-    """The telling line of a DALI error, which comes with a banner and a stack of C++ frames."""
+def error_line(message: str) -> str:
+    """The line that names the cause, of a DALI error with its banner and its C++ stack."""
     message = message.rpartition("encountered:")[2]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Stacktrace", "[frame", "Error in"))]
-    return (telling or lines or ["DALI gave no reason"])[0][:300]
+    causes = [line for line in lines if not line.startswith(("Stacktrace", "[frame", "Error in"))]
+    return (causes or lines or ["DALI gave no reason"])[0][:300]
 
 
 def usable_cores() -> int:
-    """Cores of this process's share of the machine."""
+    """Cores in this process's share of the machine."""
     cores = len(os.sched_getaffinity(0))
     if "SLURM_CPUS_PER_TASK" in os.environ:  # a cluster that does not bind tasks shows all cores
         return min(cores, int(os.environ["SLURM_CPUS_PER_TASK"]))

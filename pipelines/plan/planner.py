@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -137,14 +137,13 @@ def lane_shares(lanes: int = LANES) -> np.ndarray:
     return share
 
 
-def check_world(rank: int, world: int) -> None:
-    """Refuse a number of ranks that does not divide the lanes, and a rank outside it."""
-    if world < 1 or LANES % world:
-        nearest = max(w for w in range(1, LANES + 1) if LANES % w == 0 and w <= max(world, 1))
+def check_world(world: int) -> None:
+    """Refuse a number of ranks that does not divide the lanes."""
+    if LANES % world:
+        nearest = max(w for w in range(1, LANES + 1) if LANES % w == 0 and w <= world)
         raise LoaderUsageError(
             f"the number of ranks must divide {LANES}, got {world}; use {nearest} ranks"
         )
-    require(0 <= rank < world, "rank", f"be in [0, {world})", rank, LoaderUsageError)
 
 
 def check_batch(size: int) -> None:
@@ -158,7 +157,7 @@ class BatchPlan:
 
     ids (B,) sample in the split, -1 for a padded slot; frames (B, F) frame numbers; boxes
     (B, C, 4) in source pixels; flips (B,) bool; colours (B, 4) factors of brightness, contrast,
-    saturation, and the turn of the hue in degrees; labels (B,).
+    saturation, and the turn of the hue in degrees; labels (B,); epoch: whose draws they are.
     """
 
     ids: np.ndarray
@@ -168,7 +167,7 @@ class BatchPlan:
     flips: np.ndarray
     colours: np.ndarray
     repeats: np.ndarray
-    found: list[Any] | None = None  # what has been read ahead
+    epoch: int = 0
 
 
 class TrainPlanner:
@@ -203,6 +202,7 @@ class TrainPlanner:
             flips=flips,
             colours=_colours(x[:, COLOUR], self.augment),
             repeats=np.asarray(repeats),
+            epoch=epoch,
         )
 
 

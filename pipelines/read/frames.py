@@ -1,4 +1,4 @@
-"""The bytes of just the frames that a plan wants, read with pread and checked by CRC32."""
+"""Reads the frames that a plan needs, and no others, with pread; their CRC32 is checked."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from typing import Any
 import numpy as np
 
 from pipelines.read.jpeg_header import JpegHeaders
-from pipelines.read.thread_pool import Workers
+from pipelines.read.thread_pool import ThreadPool
 from pipelines.watchdog import Activity
 from shards import Split
 
 OPEN_FILES = 128
-RETRIES = 2  # of an operating-system error, which a network file system may answer in passing
-PAUSE = 0.2  # seconds before a retry
-READ_LIMIT = 64 << 20  # bytes of one pread at most
+RETRIES = 2  # of an operating-system error: those of network file systems are often transient
+RETRY_DELAY = 0.2  # seconds
+READ_LIMIT = 64 << 20  # most bytes of one pread
 
 
 class SampleError(Exception):
-    """One video cannot be had; the text names the tar, the key and what is wrong."""
+    """An unreadable video; the text names the tar, the key and what is wrong."""
 
 
 class OpenFiles:
-    """File descriptors of the tars in use, the least recently used closed first."""
+    """A cache of file descriptors; the least recently used ones are closed first.
+
+    random: whether the files are read at random places.
+    """
 
     def __init__(self, random: bool, limit: int = OPEN_FILES) -> None:
         self._random, self._limit = random, limit
@@ -39,11 +42,11 @@ class OpenFiles:
         self._lock = threading.Lock()
         self._closed = False
 
-    def take(self, path: Path) -> int:
-        """A descriptor of `path`, kept open until `give` has been called as often."""
+    def acquire(self, path: Path) -> int:
+        """A descriptor of `path`, which stays open until it has been released as often."""
         with self._lock:
             if self._closed:
-                raise OSError(errno.EBADF, "the loader has been closed", str(path))
+                raise OSError(errno.EBADF, "the loader is closed", str(path))
             entry = self._open.get(path)
             if entry is None:
                 entry = self._open[path] = [os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0]
@@ -54,15 +57,15 @@ class OpenFiles:
             self._open.move_to_end(path)
             return entry[0]
 
-    def give(self, path: Path) -> None:
-        """Say that the descriptor is no longer used by this reader."""
+    def release(self, path: Path) -> None:
+        """Give back a descriptor that `acquire` returned."""
         with self._lock:
             self._open[path][1] -= 1
             if self._closed or len(self._open) > self._limit:
                 self._close_idle(0 if self._closed else self._limit)
 
     def close(self) -> None:
-        """Close all, those in use when they are given back; none can be taken any more."""
+        """Close all, those in use when they are released; `acquire` raises from now on."""
         with self._lock:
             self._closed = True
             self._close_idle(0)
@@ -75,7 +78,7 @@ class OpenFiles:
 
 @dataclass
 class ReadMeter:
-    """What the source has read so far."""
+    """What a reader has read so far."""
 
     bytes: int = 0
     reads: int = 0
@@ -90,10 +93,10 @@ class ReadMeter:
             self.videos += videos
 
 
-class FrameSource:
-    """Reads frames of a split with a pool of threads.
+class FrameReader:
+    """Reads encoded frames of a split with a pool of threads.
 
-    gap: bytes between two wanted frames up to which both are fetched by one read; 0 reads each
+    gap: two frames that are at most so many bytes apart are fetched by one read; 0 reads each
     frame alone (local disk), a large gap reads whole stretches (network disk).
     """
 
@@ -102,12 +105,12 @@ class FrameSource:
         self.meter = ReadMeter()
         self._headers = JpegHeaders()
         self._files = OpenFiles(random=gap < (1 << 20))
-        self.pool = Workers(threads, "loader-read")
+        self.pool = ThreadPool(threads, "loader-read")
 
     def fetch(self, ids: Sequence[int], frames: Sequence[np.ndarray]) -> list[Any]:
-        """Encoded frames of each video in the order asked for, or the error it met.
+        """Encoded frames of each video, in the order of `frames`, or a SampleError in its place.
 
-        A video asked for more than once (repeated views) is read once.
+        A video that is asked for more than once (repeated views) is read once.
         """
         if len(set(ids)) == len(ids):
             return self.pool.map(self._video, ids, frames)
@@ -116,8 +119,8 @@ class FrameSource:
             rows.setdefault(sample, []).append(row)
         wanted = [np.concatenate([frames[row] for row in group]) for group in rows.values()]
         results: list[Any] = [None] * len(ids)
-        found = self.pool.map(self._video, list(rows), wanted)
-        for (sample, group), result in zip(rows.items(), found, strict=True):
+        read = self.pool.map(self._video, list(rows), wanted)
+        for (sample, group), result in zip(rows.items(), read, strict=True):
             views = [frames[row] for row in group]
             broken = isinstance(result, SampleError)
             parts = [result] * len(group) if broken else self._parts(sample, result, views)
@@ -126,7 +129,7 @@ class FrameSource:
         return results
 
     def _parts(self, sample: int, read: Any, views: list[np.ndarray]) -> list[Any]:
-        """What each view needs of what was read for all of them."""
+        """The part of each view of what was read for all of them."""
         ends = np.cumsum([len(view) for view in views])
         return [read[end - len(view) : end] for view, end in zip(views, ends, strict=True)]
 
@@ -135,23 +138,28 @@ class FrameSource:
         self.pool.close()
         self._files.close()
 
-    def place(self, sample: int) -> str:
+    def storage(self, sample: int) -> tuple[int, int]:
+        """Tar number and offset of a sample: sorted by it, samples are read in storage order."""
+        row = self.split.samples[sample]
+        return int(row["tar"]), int(row["offset"])
+
+    def location(self, sample: int) -> str:
         """Tar and key of a sample, for messages."""
         return f"{self.split.tar_path(sample)} {self.split.key(sample)}"
 
     def _video(self, sample: int, frames: np.ndarray) -> list[np.ndarray] | SampleError:
         for attempt in range(RETRIES + 1):
             try:
-                with self.activity.doing(f"reading {self.place(sample)}"):
+                with self.activity.doing(f"reading {self.location(sample)}"):
                     return self._read(sample, frames)
             except FileNotFoundError as error:
-                return SampleError(f"{self.place(sample)}: {error.strerror}: {error.filename}")
+                return SampleError(f"{self.location(sample)}: {error.strerror}: {error.filename}")
             except SampleError as error:
                 return error
             except OSError as error:
-                failure = SampleError(f"{self.place(sample)}: {error}")
+                failure = SampleError(f"{self.location(sample)}: {error}")
                 if attempt < RETRIES:
-                    time.sleep(PAUSE)
+                    time.sleep(RETRY_DELAY)
         return failure
 
     def _read(self, sample: int, frames: np.ndarray) -> list[np.ndarray]:
@@ -160,20 +168,23 @@ class FrameSource:
         offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
         pieces = self._ranges(sample, offsets, sizes)
         self._check(sample, wanted, table["crc32"], pieces)
-        found = dict(zip(wanted.tolist(), pieces, strict=True))
-        return [found[frame] for frame in frames.tolist()]
+        by_number = dict(zip(wanted.tolist(), pieces, strict=True))
+        return [by_number[frame] for frame in frames.tolist()]
 
     def _table(self, sample: int, wanted: np.ndarray) -> np.ndarray:
         """Rows of the frame table, checked against the file they point into."""
         row = self.split.samples[sample]
         if wanted[0] < 0 or wanted[-1] >= row["num_frames"]:
-            raise SampleError(f"{self.place(sample)}: frame {wanted[-1]} of {row['num_frames']}")
+            raise SampleError(
+                f"{self.location(sample)}: frames {wanted[0]} to {wanted[-1]} are wanted, it has "
+                f"{row['num_frames']}"
+            )
         rows = int(row["first_frame"]) + wanted
         if rows[0] < 0 or rows[-1] >= len(self.split.frames):
-            raise SampleError(f"{self.place(sample)}: the index lacks rows of the frame table")
+            raise SampleError(f"{self.location(sample)}: the index lacks rows of the frame table")
         table = self.split.frames[rows]
         if (table["offset"].astype(np.int64) + table["size"]).max() > row["size"]:
-            raise SampleError(f"{self.place(sample)}: the frame table points outside the file")
+            raise SampleError(f"{self.location(sample)}: the frame table points outside the file")
         return table
 
     def _check(
@@ -181,24 +192,24 @@ class FrameSource:
     ) -> None:
         for frame, piece, crc in zip(wanted.tolist(), pieces, crcs.tolist(), strict=True):
             if zlib.crc32(piece.data) != crc:
-                raise SampleError(f"{self.place(sample)}: frame {frame} is corrupt (CRC32)")
+                raise SampleError(f"{self.location(sample)}: frame {frame} is corrupt (CRC32)")
             if (fault := self._fault(sample, piece)) is not None:
-                raise SampleError(f"{self.place(sample)}: frame {frame}: {fault}")
+                raise SampleError(f"{self.location(sample)}: frame {frame}: {fault}")
 
     def _fault(self, sample: int, piece: np.ndarray) -> str | None:
-        """What would upset the decoder although the checksum is right."""
+        """Why the decoder could crash on a frame whose checksum is right, None if it could not."""
         row = self.split.samples[sample]
         return self._headers.fault(piece, int(row["height"]), int(row["width"]))
 
     def _ranges(self, sample: int, offsets: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-        """Byte ranges of one video's file, neighbours fetched by one read."""
+        """Byte ranges of one video's file; neighbours are fetched by one read."""
         base, pieces = int(self.split.samples["offset"][sample]), []
         for first, last in merged(offsets, sizes, self.gap):
             start, end = int(offsets[first]), int(offsets[last] + sizes[last])
             block = self.pread(self.split.tar_path(sample), base + start, end - start)
             if len(block) != end - start:
                 raise SampleError(
-                    f"{self.place(sample)}: short read, {len(block)} of {end - start} bytes"
+                    f"{self.location(sample)}: short read, {len(block)} of {end - start} bytes"
                 )
             for row in range(first, last + 1):
                 begin = int(offsets[row]) - start
@@ -209,18 +220,21 @@ class FrameSource:
         return pieces
 
     def pread(self, path: Path, offset: int, size: int) -> np.ndarray:
-        """`size` bytes of a tar, fewer at its end; OSError as it comes."""
-        descriptor = self._files.take(path)
+        """Read `size` bytes of a tar, fewer at its end. OSError where the system raises one."""
+        descriptor = self._files.acquire(path)
         try:
             block = os.pread(descriptor, size, offset)
         finally:
-            self._files.give(path)
+            self._files.release(path)
         self.meter.add(size=len(block), reads=1)
         return np.frombuffer(block, np.uint8)
 
 
 def merged(offsets: np.ndarray, sizes: np.ndarray, gap: int) -> Iterable[tuple[int, int]]:
-    """First and last row of each read: rows ascending, joined over gaps of at most `gap` bytes."""
+    """First and last row of each read.
+
+    Ranges (offsets, sizes) are ascending; those at most `gap` bytes apart become one read.
+    """
     ends = offsets + sizes
     apart = offsets[1:] - ends[:-1] > gap
     first = 0

@@ -1,37 +1,39 @@
-"""Whole or pruned mp4 files for the decoders that want a container.
+"""Whole or pruned mp4 files, for the decoders that take a container.
 
 A set of h264, hevc or vp9 is stored as fragmented mp4, one fragment per closed group of pictures,
 with the ends of the fragments in the index. Only the header and the fragments that hold wanted
-frames are read and handed on; the result is a valid, shorter mp4.
+frames are read; the result is a valid, shorter mp4.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipelines.read.frames import FrameSource, SampleError
+from pipelines.read.frames import FrameReader, SampleError
 from shards import Split
 
 
 @dataclass
 class Container:
-    """A playable file and what is wanted of it.
+    """A playable file and the frames to decode.
 
     data: its bytes (uint8). picks: frame numbers inside it, ascending, each once (int32).
-    gather: for each frame of the plan its place in picks (int32). kept: what of the file it is.
+    gather: for each frame of the plan its index in picks (int32). extract: which parts of the
+    stored file it is.
     """
 
     data: np.ndarray
     picks: np.ndarray
     gather: np.ndarray
-    kept: Kept
+    extract: Extract
 
 
-class ContainerSource(FrameSource):
+class ContainerReader(FrameReader):
     """Reads containers pruned to the groups of pictures that are needed."""
 
     def _parts(self, sample: int, read: Any, views: list[np.ndarray]) -> list[Any]:
@@ -40,120 +42,144 @@ class ContainerSource(FrameSource):
         return [self._part(sample, read, view) for view in views]
 
     def _fault(self, sample: int, piece: np.ndarray) -> str | None:
-        return None  # the decoders of containers raise in order
+        return None  # these decoders raise an error instead of crashing
 
     def _read(self, sample: int, frames: np.ndarray) -> Container:  # type: ignore[override]
         wanted, gather = unrepeated(frames)
         self._table(sample, wanted)
-        kept = keep(self.split, sample, wanted)
-        if kept.stops[-1] > self.split.samples["size"][sample]:
-            raise SampleError(f"{self.place(sample)}: the fragment table points outside the file")
-        data = np.concatenate(self._ranges(sample, kept.starts, kept.stops - kept.starts))
-        table = self._table(sample, kept.held)
-        inside = kept.cut(data, table)
-        self._check(sample, kept.held, table["crc32"], inside)
-        return Container(data, kept.picks, gather, kept)
+        extract = extract_groups(self.split, sample, wanted)
+        if extract.stops[-1] > self.split.samples["size"][sample]:
+            raise SampleError(
+                f"{self.location(sample)}: the fragment table points outside the file"
+            )
+        data = np.concatenate(self._ranges(sample, extract.starts, extract.stops - extract.starts))
+        table = self._table(sample, extract.frames)
+        inside = extract.cut(data, table)
+        self._check(sample, extract.frames, table["crc32"], inside)
+        return Container(data, extract.picks, gather, extract)
 
     def _part(self, sample: int, shared: Container, frames: np.ndarray) -> Container:
-        """What one view needs of a container that holds the groups of several."""
+        """The container of one view, from one that holds the groups of several views."""
         wanted, gather = unrepeated(frames)
-        kept = keep(self.split, sample, wanted)
-        begins = shared.kept.places(kept.starts)
-        sizes = kept.stops - kept.starts
+        extract = extract_groups(self.split, sample, wanted)
+        begins = shared.extract.positions(extract.starts)
+        sizes = extract.stops - extract.starts
         pieces = [shared.data[a : a + n] for a, n in zip(begins, sizes, strict=True)]
-        return Container(np.concatenate(pieces), kept.picks, gather, kept)
+        return Container(np.concatenate(pieces), extract.picks, gather, extract)
 
 
 @dataclass
-class Kept:
-    """What is kept of a file: byte ranges (starts, stops), the frames held in them, and the numbers
-    (int32) that the wanted frames have in it."""
+class Extract:
+    """Parts of a stored file that together make a shorter one.
+
+    starts, stops: their byte ranges; frames: numbers of the frames in them; picks: numbers (int32)
+    that the wanted frames have in the shorter file.
+    """
 
     starts: np.ndarray
     stops: np.ndarray
-    held: np.ndarray
+    frames: np.ndarray
     picks: np.ndarray
 
     @property
     def size(self) -> int:
-        """Bytes kept."""
+        """Bytes of the shorter file."""
         return int((self.stops - self.starts).sum())
 
     def cut(self, data: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
-        """The encoded frames `held` in the kept bytes; table: their rows."""
+        """The encoded frames in `data`, the bytes of the shorter file; table: their rows."""
         offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
-        begins = self.places(offsets)
+        begins = self.positions(offsets)
         return [data[a:b] for a, b in zip(begins.tolist(), (begins + sizes).tolist(), strict=True)]
 
-    def places(self, offsets: np.ndarray) -> np.ndarray:
-        """Where bytes of the file are in what is kept of it."""
+    def positions(self, offsets: np.ndarray) -> np.ndarray:
+        """Positions in the shorter file of byte offsets in the stored one."""
         piece = np.searchsorted(self.starts, offsets, side="right") - 1
         before = np.cumsum(self.stops - self.starts) - self.stops
         return np.asarray(offsets + before[piece])
 
 
-def keep(split: Split, sample: int, wanted: np.ndarray) -> Kept:
-    """The header and the groups of pictures that hold `wanted` (ascending), or the whole file where
-    it has no fragments."""
+def extract_groups(split: Split, sample: int, wanted: np.ndarray) -> Extract:
+    """The header and the groups of pictures that hold the frames `wanted`, which are ascending.
+
+    A file without fragments is taken whole.
+    """
     row, gop = split.samples[sample], split.gop
     count = int(row["num_frames"])
     if row["first_fragment"] < 0:
         whole = np.array([0]), np.array([int(row["size"])])
-        return Kept(*whole, held=np.arange(count), picks=wanted.astype(np.int32))
+        return Extract(*whole, frames=np.arange(count), picks=wanted.astype(np.int32))
     first = int(row["first_fragment"])
     ends = split.fragments[first : first + int(row["num_fragments"]) + 1].astype(np.int64)
     groups = np.unique(wanted // gop)
     picks = np.searchsorted(groups, wanted // gop) * gop + wanted % gop
-    held = (groups[:, None] * gop + np.arange(gop)).reshape(-1)
+    frames = (groups[:, None] * gop + np.arange(gop)).reshape(-1)
     starts, stops = np.r_[0, ends[groups]], np.r_[ends[0], ends[groups + 1]]
-    return Kept(starts, stops, held=held[held < count], picks=picks.astype(np.int32))
+    return Extract(starts, stops, frames=frames[frames < count], picks=picks.astype(np.int32))
 
 
 def unrepeated(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frame numbers ascending, each once, since a repeated one restarts DALI's decoder, and for
-    each of `frames` its place among them; both int32."""
+    """Frame numbers ascending and each once, and for each of `frames` its index among them.
+
+    Both are int32. A repeated number would restart DALI's decoder.
+    """
     picks, gather = np.unique(frames, return_inverse=True)
     return picks.astype(np.int32), gather.reshape(-1).astype(np.int32)
 
 
-def pyav_frames(container: Container, place: str) -> np.ndarray | SampleError:
-    """The wanted frames (F, H, W, 3) by PyAV, on one thread."""
+class PyavReader(ContainerReader):
+    """Reads frames and decodes them with PyAV, each video on one thread of the pool."""
+
+    def fetch(self, ids: Sequence[int], frames: Sequence[np.ndarray]) -> list[Any]:
+        """Decoded frames (F, H, W, 3) of each video, or a SampleError in its place."""
+        payload = super().fetch(ids, frames)
+        rows = [row for row, item in enumerate(payload) if not isinstance(item, SampleError)]
+        locations = [self.location(ids[row]) for row in rows]
+        decoded = self.pool.map(decode_with_pyav, [payload[row] for row in rows], locations)
+        for row, item in zip(rows, decoded, strict=True):
+            payload[row] = item
+        return payload
+
+
+def decode_with_pyav(container: Container, location: str) -> np.ndarray | SampleError:
+    """The wanted frames (F, H, W, 3) of a container by PyAV, on one thread.
+
+    A SampleError that begins with `location` is returned where it cannot be decoded.
+    """
     import av
 
     wanted = container.picks.tolist()
     try:
         with av.open(io.BytesIO(container.data.tobytes()), "r") as file:
-            found = _decoded(file, set(wanted))
+            by_number = _decode(file, set(wanted))
     except (av.error.FFmpegError, IndexError) as error:
-        return SampleError(f"{place}: PyAV: {error}")
+        return SampleError(f"{location}: PyAV: {error}")
     for number in wanted:
-        if number not in found:
-            return SampleError(f"{place}: frame {number} is not in the file")
-    return np.stack([found[number] for number in wanted])[container.gather]
+        if number not in by_number:
+            return SampleError(f"{location}: frame {number} is not in the file")
+    return np.stack([by_number[number] for number in wanted])[container.gather]
 
 
-def _decoded(file: Any, wanted: set[int]) -> dict[int, np.ndarray]:
-    """Frame number -> frame. What follows a group's last wanted frame is never decoded: without
-    B-frames, which these sets do not have, nothing before it needs it."""
+def _decode(file: Any, wanted: set[int]) -> dict[int, np.ndarray]:
+    """Frame number -> frame (H, W, 3).
+
+    What follows the last wanted frame of a group is never decoded: shard sets have no B-frames, so
+    no earlier frame depends on it.
+    """
     stream = file.streams.video[0]
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     packets = [packet for packet in file.demux(stream) if packet.size]
     numbers = {packet.pts: number for number, packet in enumerate(packets)}
-    found: dict[int, np.ndarray] = {}
-
-    def keep(frames: list[Any]) -> None:
-        for frame in frames:
+    decoded: dict[int, np.ndarray] = {}
+    for packet in [*packets_needed(packets, wanted), None]:  # None: what the decoder holds back
+        for frame in stream.codec_context.decode(packet):
             if (number := numbers.get(frame.pts)) in wanted:
-                found[number] = frame.to_ndarray(format="rgb24")
-
-    for packet in needed(packets, wanted):
-        keep(stream.codec_context.decode(packet))
-    keep(stream.codec_context.decode(None))
-    return found
+                decoded[number] = frame.to_ndarray(format="rgb24")
+    return decoded
 
 
-def needed(packets: list[Any], wanted: set[int]) -> list[Any]:
+def packets_needed(packets: list[Any], wanted: set[int]) -> list[Any]:
     """The packets of each group of pictures up to its last wanted frame."""
     kept: list[Any] = []
     open_group = False

@@ -1,5 +1,8 @@
-"""A pool of daemon threads: unlike concurrent.futures, a thread stuck in a dead read cannot keep
-the interpreter from leaving."""
+"""A pool of daemon threads.
+
+Unlike one of concurrent.futures, a thread that hangs in a read cannot keep the interpreter from
+exiting.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-class Workers:
+class ThreadPool:
     """`count` daemon threads that run functions over columns of arguments."""
 
     def __init__(self, count: int, name: str) -> None:
@@ -25,14 +28,15 @@ class Workers:
     def map(self, function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
         """Results in order; the first exception is raised once all calls have ended.
 
-        RuntimeError once the pool is closed.
+        Raises:
+            RuntimeError: when the pool is closed.
         """
         calls = list(zip(*columns, strict=True))
         results: list[Any] = [None] * len(calls)
         done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         with self._lock:
             if self._closed:
-                raise RuntimeError("the pool of threads has been closed")
+                raise RuntimeError("the thread pool is closed")
             for index, arguments in enumerate(calls):
                 self._tasks.put((function, arguments, results, index, done))
         errors = [error for _ in calls if (error := done.get()) is not None]
@@ -41,7 +45,7 @@ class Workers:
         return results
 
     def close(self) -> None:
-        """Let the threads end after the call they are in."""
+        """Let each thread end after the call that it is in."""
         with self._lock:
             self._closed = True
             for _ in self._threads:

@@ -14,6 +14,7 @@ from pipelines import (
     EvalLoader,
     LoaderConfig,
     LoaderError,
+    Rank,
     SamplingConfig,
 )
 from pipelines.plan.planner import replacement
@@ -206,7 +207,7 @@ def test_too_many_broken_videos_stop_the_job_with_a_list(copy, tmp_path):
         overwrite(damaged, sample, zeroed)
     listed = tmp_path / "quarantine.jsonl"
     loader = train(open_split(copy, "train"), quarantine=listed)
-    with pytest.raises(LoaderError, match=r"9 videos are broken, more than the 8") as caught:
+    with pytest.raises(LoaderError, match="9 bad videos exceed the limit of 8") as caught:
         list(loader.epoch(0))
     assert "CRC32" in str(caught.value)
     assert str(listed) in str(caught.value)
@@ -240,7 +241,7 @@ def test_each_rank_bears_its_part_of_the_broken_videos(split):
     limits = []
     for world in (1, 2):
         config = LoaderConfig(threads=1, bad_share=1.0)
-        loader = train(split, batch_size=1, world=world, config=config)
+        loader = train(split, batch_size=1, rank=Rank(world=world), config=config)
         limits.append(loader.quarantine.limit)
         loader.close()
     assert limits == [26, 13]

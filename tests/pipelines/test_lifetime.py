@@ -20,7 +20,7 @@ from pipelines import (
     LoaderError,
     OrderConfig,
 )
-from pipelines.read.frames import FrameSource
+from pipelines.read.frames import FrameReader, OpenFiles
 from pipelines.watchdog import Activity
 from shards import Split
 from tests.pipelines.loaders import train
@@ -28,20 +28,23 @@ from tests.pipelines.loaders import train
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def longest(split: Split) -> int:
-    return int(np.argmax(split.samples["num_frames"]))
+def open_tars(split: Split) -> list[str]:
+    """Tars of the split that this process has open."""
+    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    opened = [os.readlink(link) for link in links if link.is_symlink()]
+    return [path for path in opened if Path(path) in split.tars]
 
 
 def test_a_read_that_fails_in_passing_is_tried_again(split, monkeypatch):
     failures = iter([OSError(5, "Input/output error")] * 2)
-    real = FrameSource.pread
+    real = FrameReader.pread
 
     def flaky(self, path, offset, size):
         if (error := next(failures, None)) is not None:
             raise error
         return real(self, path, offset, size)
 
-    monkeypatch.setattr(FrameSource, "pread", flaky)
+    monkeypatch.setattr(FrameReader, "pread", flaky)
     loader = train(split)
     assert not any(batch.replaced for batch in loader.epoch(0))
     assert next(failures, None) is None
@@ -50,13 +53,13 @@ def test_a_read_that_fails_in_passing_is_tried_again(split, monkeypatch):
 
 def test_a_hanging_read_is_told_with_every_thread(split, monkeypatch, capfd):
     let_go = threading.Event()
-    real = FrameSource.pread
+    real = FrameReader.pread
 
     def hanging(self, path, offset, size):
         let_go.wait(20)
         return real(self, path, offset, size)
 
-    monkeypatch.setattr(FrameSource, "pread", hanging)
+    monkeypatch.setattr(FrameReader, "pread", hanging)
     loader = train(split, config=LoaderConfig(threads=1, watchdog=0.5, hang=1.2))
     with pytest.raises(LoaderError, match=r"loader\.hang") as caught:
         next(loader.epoch(0))
@@ -203,7 +206,7 @@ def test_an_epoch_that_was_ended_says_so_at_once(split, reader):
     new = loader.epoch(1)
     next(new)
     began = time.monotonic()
-    with pytest.raises(LoaderError, match="epoch was ended"):
+    with pytest.raises(LoaderError, match="epoch has ended"):
         next(old)
     assert len(list(new)) == 5
     last = loader.epoch(2)
@@ -211,21 +214,33 @@ def test_an_epoch_that_was_ended_says_so_at_once(split, reader):
     loader.close()
     with pytest.raises(LoaderError, match="was closed"):
         next(last)
-    with pytest.raises(LoaderError, match="has been closed"):
+    with pytest.raises(LoaderError, match="loader is closed"):
         next(loader.epoch(3))
     assert time.monotonic() - began < 15
 
 
+def test_an_epoch_begun_amid_another_gives_all_of_its_batches(split):
+    config = LoaderConfig(threads=1, reader="webdataset", prefetch=1)
+    loader = train(split, config=config, batch_size=1)
+    alone = [batch.ids.tolist() for batch in loader.epoch(1)]
+    old = loader.epoch(0)
+    next(old)
+    new = loader.epoch(1)  # the threads of the old epoch are still reading
+    next(old)
+    assert [batch.ids.tolist() for batch in new] == alone
+    loader.close()
+
+
 def test_a_consumer_stuck_in_another_thread_is_freed_by_close(split, monkeypatch):
     reading, let_go = threading.Event(), threading.Event()
-    real = FrameSource.pread
+    real = FrameReader.pread
 
     def hanging(self, path, offset, size):
         reading.set()
         let_go.wait(20)
         return real(self, path, offset, size)
 
-    monkeypatch.setattr(FrameSource, "pread", hanging)
+    monkeypatch.setattr(FrameReader, "pread", hanging)
     loader = train(split)
     said: list[BaseException] = []
 
@@ -238,8 +253,6 @@ def test_a_consumer_stuck_in_another_thread_is_freed_by_close(split, monkeypatch
     consumer = threading.Thread(target=consume)
     consumer.start()
     assert reading.wait(10)
-    while loader._feeder is None:
-        time.sleep(0.01)
     threading.Timer(0.3, let_go.set).start()
     loader.close()
     consumer.join(10)
@@ -294,23 +307,29 @@ def test_threads_and_files_are_given_back(split):
     assert count() <= before
 
 
-def test_a_closed_source_opens_nothing_again(split):
-    source = FrameSource(split, Activity(), threads=1)
-    source.fetch([0], [np.array([0])])
-    taken = source._files.take(split.tars[0])  # as a read does that is under way
-    source.close()
-    assert os.fstat(taken)  # still its own: no other file may get this number
-    source._files.give(split.tars[0])
+def test_files_in_use_stay_open_until_they_are_released(split):
+    files = OpenFiles(random=True)
+    descriptor = files.acquire(split.tars[0])  # as a read does that is under way
+    files.close()
+    assert os.fstat(descriptor)  # no other file may get this number
+    files.release(split.tars[0])
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(taken)
+        os.fstat(descriptor)
     with pytest.raises(OSError, match="closed"):
-        source._files.take(split.tars[0])
+        files.acquire(split.tars[0])
+
+
+def test_a_closed_reader_reads_nothing(split):
+    reader = FrameReader(split, Activity(), threads=1)
+    reader.fetch([0], [np.array([0])])
+    reader.close()
+    assert not open_tars(split)
     with pytest.raises(RuntimeError, match="closed"):
-        source.fetch([0], [np.array([0])])
+        reader.fetch([0], [np.array([0])])
 
 
 def test_closing_a_blocked_loader_in_mid_read_waits_for_the_read(split, monkeypatch):
-    real, reading = FrameSource.pread, threading.Event()
+    real, reading = FrameReader.pread, threading.Event()
 
     def slow(self, path, offset, size):
         reading.set()
@@ -319,7 +338,7 @@ def test_closing_a_blocked_loader_in_mid_read_waits_for_the_read(split, monkeypa
 
     loader = train(split, config=LoaderConfig(threads=1, order=OrderConfig("blocked"), ahead_mb=1))
     next(loader.epoch(0))
-    monkeypatch.setattr(FrameSource, "pread", slow)
+    monkeypatch.setattr(FrameReader, "pread", slow)
     batches = loader.epoch(1)
     said: list[BaseException] = []
 
@@ -336,4 +355,4 @@ def test_closing_a_blocked_loader_in_mid_read_waits_for_the_read(split, monkeypa
     consumer.join(10)
     assert "ended" in str(said[0])
     assert not [thread for thread in threading.enumerate() if thread.name == "loader-ahead"]
-    assert not loader.source._files._open
+    assert not open_tars(split)

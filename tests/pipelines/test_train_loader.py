@@ -15,6 +15,7 @@ from pipelines import (
     AugmentConfig,
     EvalLoader,
     LoaderConfig,
+    Rank,
     SamplingConfig,
     TrainLoader,
 )
@@ -185,9 +186,9 @@ def test_evaluation_covers_every_video_once(split, world, batch_size):
     batches = set()
     for rank in range(world):
         loader = EvalLoader(
-            split, SamplingConfig(), ONE, batch_size=batch_size, rank=rank, world=world
+            split, SamplingConfig(), ONE, batch_size=batch_size, rank=Rank(rank, world)
         )
-        plans = [plan.ids for plan in loader._plans()]
+        plans = [plan.ids for plan in loader.plans.batches(0)]
         batches.add(len(plans))
         assert len(plans) == len(loader)
         assert all(len(plan) == batch_size for plan in plans)
@@ -199,13 +200,13 @@ def test_evaluation_covers_every_video_once(split, world, batch_size):
 
 def test_a_rank_with_nothing_left_gives_padded_batches(split):
     loader = EvalLoader(
-        split, SamplingConfig(), ONE, batch_size=7, crop_size=32, resize_short=32, rank=3, world=8
+        split, SamplingConfig(), ONE, batch_size=7, crop_size=32, resize_short=32, rank=Rank(3, 8)
     )
     valid = [batch.valid.tolist() for batch in loader]
     assert valid == [[True] * 3 + [False] * 4]
     loader.close()
     loader = EvalLoader(
-        split, SamplingConfig(), ONE, batch_size=1, crop_size=32, resize_short=32, rank=7, world=8
+        split, SamplingConfig(), ONE, batch_size=1, crop_size=32, resize_short=32, rank=Rank(7, 8)
     )
     last = list(loader)[-1]
     assert last.ids.tolist() == [-1]
@@ -223,11 +224,15 @@ def test_the_hand_over_is_a_channels_last_view(split):
     loader.close()
 
 
-def test_dali_hands_its_memory_over_without_a_copy(split):
+def test_clips_are_the_memory_of_dali_and_no_copy(split):
     loader = make(split, config=LoaderConfig(threads=1, resize="dali"))
-    for loaded, _ in loader._run(loader._plans(0, 0)):
-        clips = loader._clips(loaded, (4, 4, 48, 48, 3))
-        assert clips.data_ptr() == loaded.outputs[0].data_ptr()
+    source = loader.source
+    decoder = source.make_decoder()
+    for request in source.open(0):
+        decoder.submit(source.load(request).encoded)
+        outputs = decoder.collect()
+        assert decoder.tensor(outputs).data_ptr() == outputs[0].data_ptr()
+    decoder.close()
     loader.close()
 
 

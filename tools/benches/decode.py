@@ -30,7 +30,7 @@ from benches.report import Report
 from benches.shard_sets import extract, jpeg_folders, make_shards
 from benches.timing import cores, cpu_seconds
 from benches.videos import kind_of_videos, make_videos
-from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
+from pipelines import AugmentConfig, LoaderConfig, Rank, SamplingConfig, TrainLoader
 from pipelines.plan.planner import TrainPlanner
 from shards import Split
 
@@ -176,7 +176,7 @@ class Contest:
     def _ours(self, name: str, split: Split, batch_size: int, **settings: Any) -> None:
         loader = TrainLoader(
             split, self.sampling, AugmentConfig(), LoaderConfig(read_threads=4, **settings),
-            seed=0, batch_size=batch_size, device=self.args.device,
+            seed=0, batch_size=batch_size, rank=Rank(device=self.args.device),
         )  # fmt: skip
         self._loaders.append(loader)
         epochs = itertools.count()

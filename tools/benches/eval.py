@@ -16,7 +16,7 @@ from benches.shard_sets import describe, shard_set
 from dsanet.engine import execution
 from dsanet.engine.evaluation.scoring import Scorer
 from dsanet.engine.launch.distributed import use_device
-from pipelines import EvalLoader, LoaderConfig, SamplingConfig
+from pipelines import EvalLoader, LoaderConfig, Rank, SamplingConfig
 from shards import open_split
 
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
         split = split.part(np.arange(videos) % len(split))  # long enough for all blocks
         loader = EvalLoader(
             split, SamplingConfig(), LoaderConfig(), batch_size=batch, clips=args.clips,
-            crops=args.crops, crop_size=size, resize_short=size, device=str(device),
+            crops=args.crops, crop_size=size, resize_short=size, rank=Rank(device=str(device)),
         )  # fmt: skip
         threads = torch.get_num_threads()
         report.add(

@@ -20,8 +20,7 @@ from benches.report import Report
 from benches.shard_sets import make_shards, make_tiny
 from benches.timing import cores, halves_of_cores
 from benches.videos import kind_of_videos, make_videos
-from pipelines import AugmentConfig, LoaderConfig, OrderConfig, SamplingConfig, TrainLoader
-from pipelines.decode.decoder import Decoder
+from pipelines import AugmentConfig, LoaderConfig, OrderConfig, Rank, SamplingConfig, TrainLoader
 from shards import Split, open_split
 
 STAGES = ("plan", "read", "decode", "augment", "handover")
@@ -98,7 +97,7 @@ class _OpenLoader:
         self.loader = TrainLoader(
             split, SamplingConfig(frames=args.frames), augment or AugmentConfig(size=args.size),
             LoaderConfig(**settings), seed=0, batch_size=min(args.batch, len(split)),
-            device=args.device,
+            rank=Rank(device=args.device),
         )  # fmt: skip
 
     def __enter__(self) -> TrainLoader:
@@ -124,7 +123,7 @@ def _whole(loader: TrainLoader, args: argparse.Namespace, report: Report) -> Non
         pass
     if args.cold:
         _drop_cache(loader.split)
-    meter = loader.source.meter
+    meter = loader.reader.meter
     bytes_before, reads_before = meter.bytes, meter.reads
     seconds: dict[str, float] = defaultdict(float)
     videos, start, cpu = 0, time.perf_counter(), time.process_time()
@@ -165,9 +164,7 @@ def _drop_cache(split: Split) -> None:
 
 def _stages(loader: TrainLoader, args: argparse.Namespace, report: Report) -> None:
     """Time each stage alone: milliseconds per video, and of CPU time."""
-    spec = loader._spec
-    decoder = Decoder(spec, loader._frames)
-    per_step = loader.batch_size
+    source, decoder = loader.source, loader.source.make_decoder()
     spent: dict[str, list[float]] = {stage: [0.0, 0.0] for stage in STAGES}
     videos, end, epoch = 0, time.perf_counter() + args.seconds, 0
 
@@ -179,16 +176,14 @@ def _stages(loader: TrainLoader, args: argparse.Namespace, report: Report) -> No
         return result
 
     while time.perf_counter() < end:
-        order, epoch = loader.order(epoch), epoch + 1
-        for first in range(0, len(order) - per_step + 1, per_step):
-            ids = order[first : first + per_step]
-            plan = timed("plan", loader.planner.plan, epoch, ids, np.zeros(per_step, int))
-            loaded = timed("read", loader._load, plan)
+        requests, epoch = source.open(epoch), epoch + 1
+        while (request := timed("plan", next, requests, None)) is not None:
+            loaded = timed("read", source.load, request)
             decoder.submit(loaded.encoded)
             outputs = timed("decode", decoder.collect)
             stage = "augment" if decoder.resizes_here else "handover"
             timed(stage, decoder.tensor, outputs)
-            videos += per_step
+            videos += loader.batch_size
     decoder.close()
     for stage, (wall, cpu) in spent.items():
         report.add(what=f"{stage} alone", value=1e3 * wall / videos, unit="ms per video")

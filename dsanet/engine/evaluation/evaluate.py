@@ -26,7 +26,7 @@ from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console
 from dsanet.engine.run_folder import versions
 from dsanet.errors import check_choices, require
-from pipelines import EvalLoader, LoaderConfig, open_data
+from pipelines import EvalLoader, LoaderConfig, Rank, open_data
 from shards import Split
 from shards.format.index import check_idx_files
 
@@ -183,9 +183,7 @@ def _loader(config: EvalConfig, trained: Trained, split: Split, world: World) ->
         crops=config.crops,
         crop_size=crop_size(trained, config),
         resize_short=crop_size(trained, config),  # crops as high as the frame
-        rank=world.rank,
-        world=world.size,
-        device=str(world.device),
+        rank=Rank(world.rank, world.size, str(world.device)),
     )
 
 

@@ -12,7 +12,7 @@ from dsanet.engine.evaluation.accuracy import scores_of
 from dsanet.engine.evaluation.scoring import Scorer, score_split
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
-from pipelines import EvalLoader
+from pipelines import EvalLoader, Rank
 from shards import Split
 
 
@@ -35,9 +35,7 @@ class Validator:
             crop_size=config.augment.size,
             # The paper's proportion: a crop of 224 out of a short side of 256.
             resize_short=round(config.augment.size * 256 / 224),
-            rank=world.rank,
-            world=world.size,
-            device=str(world.device),
+            rank=Rank(world.rank, world.size, str(world.device)),
         )
 
     def _compiled(self, model: nn.Module) -> nn.Module:

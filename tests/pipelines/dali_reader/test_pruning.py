@@ -16,7 +16,7 @@ from pipelines.dali_reader.decode_graph import StreamBatch, StreamDecoder
 from pipelines.dali_reader.pruning import prune_frames, prune_groups, read_table, unrepeated
 from pipelines.dali_reader.reader_graph import StreamSpec, build_reader, run_reader
 from pipelines.decode.graph import GraphSpec, dali
-from pipelines.read.gops import ContainerSource
+from pipelines.read.gops import ContainerReader
 from pipelines.watchdog import Activity
 from shards import Split
 from tests.pipelines.conftest import LARGE, made_once
@@ -91,7 +91,7 @@ def in_the_graph(
 @pytest.mark.parametrize("order", ["random", "ascending", "one group", "ends"])
 def test_the_graph_prunes_as_the_default_reader_does(lengths_of, codec, count, order):
     split = lengths_of(codec)
-    source = ContainerSource(split, Activity(), threads=1)
+    source = ContainerReader(split, Activity(), threads=1)
     generator = np.random.default_rng(count)
     frames = []
     for n in split.samples["num_frames"].tolist():

@@ -20,6 +20,7 @@ from pipelines import (
     LoaderConfig,
     LoaderError,
     OrderConfig,
+    Rank,
     SamplingConfig,
     TrainLoader,
 )
@@ -68,8 +69,8 @@ def test_evaluation_is_that_of_the_default_reader(split_of, codec, decode, views
 @pytest.mark.parametrize("views", [{}, {"clips": 8, "crops": 3}])
 def test_evaluation_is_that_of_the_default_reader_on_the_gpu(large_split_of, codec, decode, views):
     split = large_split_of(codec)
-    expected = evaluate(split, replace(PLAIN, decode=decode), device="cuda:0", **views)
-    found = evaluate(split, replace(STREAM, decode=decode), device="cuda:0", **views)
+    expected = evaluate(split, replace(PLAIN, decode=decode), rank=Rank(device="cuda:0"), **views)
+    found = evaluate(split, replace(STREAM, decode=decode), rank=Rank(device="cuda:0"), **views)
     assert set(found) == set(expected) == set(range(len(split)))
     for sample, clips in expected.items():
         assert clips.is_cuda
@@ -84,7 +85,7 @@ def test_training_on_the_gpu_shows_what_the_cpu_shows(large_split_of, codec, dec
     """The draws are graph A's, on the CPU, so the views are the same."""
     split, config = large_split_of(codec), replace(STREAM, decode=decode)
     augment = AugmentConfig(size=64, brightness=0.3, hue=0.1)
-    on_gpu = train(split, config, augment=augment, device="cuda:0")
+    on_gpu = train(split, config, augment=augment, rank=Rank(device="cuda:0"))
     batches = [(b.ids.tolist(), b.clips.cpu().float()) for b in on_gpu.epoch(0)]
     again = [(b.ids.tolist(), b.clips.cpu().float()) for b in on_gpu.epoch(0)]
     on_gpu.close()
@@ -105,7 +106,7 @@ def test_evaluation_covers_every_video_once(split_of, world, batch_size):
     split = split_of("mjpeg")
     ids: list[int] = []
     for rank in range(world):
-        ids += evaluate(split, STREAM, rank=rank, world=world, batch_size=batch_size)
+        ids += evaluate(split, STREAM, rank=Rank(rank, world), batch_size=batch_size)
     assert sorted(ids) == list(range(len(split)))
 
 
@@ -177,7 +178,7 @@ def test_resume_in_mid_epoch(split, with_state):
 
 
 def test_ranks_share_an_epoch(split):
-    loaders = [train(split, rank=rank, world=3) for rank in range(3)]
+    loaders = [train(split, rank=Rank(rank, 3)) for rank in range(3)]
     seen = [video for loader in loaders for ids, *_ in epoch(loader) for video in ids]
     assert len(seen) == len(set(seen)) == 24
     for loader in loaders:

@@ -16,12 +16,13 @@ from pipelines import (
     LoaderConfig,
     LoaderError,
     OrderConfig,
+    Rank,
     SamplingConfig,
     TrainLoader,
 )
 from pipelines.decode.backend import choose_decode, graph_spec
 from pipelines.plan.sampling import val_frames
-from pipelines.read.gops import ContainerSource, needed, pyav_frames
+from pipelines.read.gops import ContainerReader, decode_with_pyav, packets_needed
 from pipelines.watchdog import Activity
 from shards import Split
 
@@ -62,7 +63,7 @@ def check_against_plain_decode(split: Split, device: str, **settings: object) ->
         batch_size=2,
         crop_size=side,
         resize_short=side,
-        device=device,
+        rank=Rank(device=device),
     )
     compared = 0
     for batch in loader:
@@ -107,7 +108,7 @@ def train_batches(split: Split, device: str, **settings: object) -> list[torch.T
         LoaderConfig(threads=1, **settings),  # type: ignore[arg-type]
         seed=1,
         batch_size=4,
-        device=device,
+        rank=Rank(device=device),
     )
     found = [batch.clips.cpu() for batch in loader.epoch(0)]
     loader.close()
@@ -145,7 +146,7 @@ def test_gpu_batches_are_the_same_again(split_of):
 def test_a_gpu_batch_stays_intact_while_later_ones_are_made(split):
     loader = TrainLoader(
         split, SamplingConfig(), AugmentConfig(), LoaderConfig(), seed=1, batch_size=4,
-        device="cuda:0",
+        rank=Rank(device="cuda:0"),
     )  # fmt: skip
     weight = torch.randn(4096, 4096, device="cuda")
     sums = []
@@ -167,7 +168,7 @@ def test_a_gpu_batch_stays_intact_while_later_ones_are_made(split):
 @pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
 def test_pruning_gives_the_frames_of_the_whole_file(split_of, codec):
     split = split_of(codec)
-    source = ContainerSource(split, Activity(), threads=1)
+    source = ContainerReader(split, Activity(), threads=1)
     generator = np.random.default_rng(0)
     for sample in range(len(split)):
         whole = plain_decode(split, sample)
@@ -175,7 +176,7 @@ def test_pruning_gives_the_frames_of_the_whole_file(split_of, codec):
             frames = np.sort(generator.integers(0, len(whole), 5))
             container = source.fetch([sample], [frames])[0]
             assert len(np.unique(container.picks)) == len(container.picks)
-            found = pyav_frames(container, "here")
+            found = decode_with_pyav(container, "here")
             assert (found == whole[frames]).all()
     long = int(np.argmax(split.samples["num_frames"]))
     size = len(source.fetch([long], [np.array([40, 41])])[0].data)
@@ -185,9 +186,9 @@ def test_pruning_gives_the_frames_of_the_whole_file(split_of, codec):
 
 def test_what_follows_the_last_wanted_frame_of_a_group_is_not_decoded():
     packets = [SimpleNamespace(number=n, is_keyframe=n % 4 == 0) for n in range(14)]
-    kept = [packet.number for packet in needed(packets, {2, 4, 9, 10, 13})]
+    kept = [packet.number for packet in packets_needed(packets, {2, 4, 9, 10, 13})]
     assert kept == [0, 1, 2, 4, 8, 9, 10, 12, 13]
-    assert needed(packets, set()) == []
+    assert packets_needed(packets, set()) == []
 
 
 def test_the_choice_of_a_strategy():

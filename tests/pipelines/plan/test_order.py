@@ -12,8 +12,11 @@ from pipelines import (
     LoaderConfig,
     LoaderError,
     OrderConfig,
+    Rank,
     TrainLoader,
 )
+from pipelines.read.gops import ContainerReader
+from pipelines.watchdog import Activity
 from tests.pipelines.loaders import MEDIUM, train
 
 make = partial(train, augment=MEDIUM)
@@ -25,7 +28,7 @@ def everything(loader: TrainLoader, epoch: int = 0, start: int = 0) -> list:
 
 def test_two_ranks_see_what_one_sees(split):
     whole = make(split, batch_size=4)
-    halves = [make(split, batch_size=2, rank=rank, world=2) for rank in range(2)]
+    halves = [make(split, batch_size=2, rank=Rank(rank, 2)) for rank in range(2)]
     parts = [everything(half) for half in halves]
     for step, (ids, clips) in enumerate(everything(whole)):
         for rank in range(2):
@@ -41,11 +44,11 @@ def test_two_ranks_see_what_one_sees(split):
 def test_order_is_the_same_for_any_world(split, kind, world):
     config = LoaderConfig(threads=1, order=OrderConfig(kind, block=2, window=3))
     loaders = [
-        make(split, config=config, batch_size=12 // world, rank=rank, world=world)
+        make(split, config=config, batch_size=12 // world, rank=Rank(rank, world))
         for rank in range(world)
     ]
     for step in range(2):
-        plans = [next(iter(loader._plans(1, step))).ids for loader in loaders]
+        plans = [next(loader.plans.batches(1, step)).ids for loader in loaders]
         together = np.stack(plans, axis=1).reshape(-1)
         assert (together == loaders[0].order(1)[step * 12 : step * 12 + 12]).all()
     for loader in loaders:
@@ -73,7 +76,7 @@ def test_resume_at_any_sample(split, kind):
         rest = everything(loader, epoch=2, start=4 * done)
         assert [ids.tolist() for ids, _ in rest] == [ids.tolist() for ids, _ in whole[done:]]
         assert all((a[1] == b[1]).all() for a, b in zip(rest, whole[done:], strict=True))
-        assert loader.source.meter.videos == 4 * len(rest)  # nothing seen is read again
+        assert loader.reader.meter.videos == 4 * len(rest)  # nothing seen is read again
         loader.close()
 
 
@@ -81,7 +84,7 @@ def test_the_world_may_change_in_mid_epoch(split):
     seen: list[int] = []
     for world, steps, start in ((1, 2, 0), (4, 1, 8), (2, 1, 16), (1, 2, 20)):
         batch = {1: 4, 2: 2, 4: 2}[world]
-        loaders = [make(split, batch_size=batch, rank=r, world=world) for r in range(world)]
+        loaders = [make(split, batch_size=batch, rank=Rank(r, world)) for r in range(world)]
         for _, *batches in zip(range(steps), *[x.epoch(0, start) for x in loaders], strict=False):
             seen += np.stack([b.ids for b in batches], axis=1).reshape(-1).tolist()
         for loader in loaders:
@@ -98,7 +101,7 @@ def test_starts_that_do_not_divide_are_refused(split):
         loader.epoch(0, 400)
     loader.close()
     with pytest.raises(LoaderError, match="use 6 ranks"):
-        make(split, world=7)
+        make(split, rank=Rank(world=7))
 
 
 def test_the_tail_is_dropped(split):
@@ -111,8 +114,8 @@ def test_the_tail_is_dropped(split):
 
 def test_a_batch_larger_than_the_split_is_refused(split):
     with pytest.raises(LoaderError, match="26 views an epoch, fewer than one step"):
-        make(split, batch_size=14, world=2)
-    make(split, batch_size=13, world=2).close()
+        make(split, batch_size=14, rank=Rank(world=2))
+    make(split, batch_size=13, rank=Rank(world=2)).close()
 
 
 def test_repeated_views_come_from_one_read(split):
@@ -128,8 +131,8 @@ def test_repeated_views_come_from_one_read(split):
             frames = np.unique(plan.frames[row : row + 2])
             first = int(split.samples["first_frame"][batch.ids[row]])
             wanted += int(split.frames["size"][first + frames].sum())
-    assert loader.source.meter.videos == 26  # not 52
-    assert loader.source.meter.bytes == wanted
+    assert loader.reader.meter.videos == 26  # not 52
+    assert loader.reader.meter.bytes == wanted
     loader.close()
     with pytest.raises(LoaderError, match=r"augment\.repeats"):
         make(split, batch_size=3, augment=AugmentConfig(repeats=2))
@@ -138,6 +141,7 @@ def test_repeated_views_come_from_one_read(split):
 @pytest.mark.parametrize("codec", ["vp9", "h264"])
 def test_repeated_views_of_a_container_come_from_one_read(split_of, codec):
     split = split_of(codec)
+    reader = ContainerReader(split, Activity(), threads=1)
     twice = make(split, augment=AugmentConfig(size=48, short_sides=(64, 80), repeats=2))
     ids, frames = [], []
     for batch in twice.epoch(0):
@@ -145,17 +149,16 @@ def test_repeated_views_of_a_container_come_from_one_read(split_of, codec):
         plan = twice.planner.plan(0, batch.ids, np.tile([0, 1], 2))
         frames += [plan.frames[row : row + 2].reshape(-1) for row in (0, 2)]
         for row in range(4):  # each view is what it would be alone
-            alone = twice.source.fetch([int(batch.ids[row])], [plan.frames[row]])[0]
-            both = twice.source.fetch(batch.ids.tolist(), list(plan.frames))[row]
+            alone = reader.fetch([int(batch.ids[row])], [plan.frames[row]])[0]
+            both = reader.fetch(batch.ids.tolist(), list(plan.frames))[row]
             for name in ("data", "picks", "gather"):
                 assert np.array_equal(getattr(alone, name), getattr(both, name))
     twice.close()
     counted = make(split, augment=AugmentConfig(size=48, short_sides=(64, 80), repeats=2))
     for _ in counted.epoch(0):
         pass
-    union = sum(
-        len(counted.source.fetch([i], [f])[0].data) for i, f in zip(ids, frames, strict=True)
-    )
-    assert counted.source.meter.bytes == 2 * union
-    assert counted.source.meter.videos == 2 * len(ids)
+    union = sum(len(reader.fetch([i], [f])[0].data) for i, f in zip(ids, frames, strict=True))
+    assert counted.reader.meter.bytes == union
+    assert counted.reader.meter.videos == len(ids)
     counted.close()
+    reader.close()

@@ -13,10 +13,12 @@ from pipelines import (
     LoaderConfig,
     LoaderError,
     OrderConfig,
+    Rank,
 )
 from pipelines.read import staging as st
 from pipelines.read.filesystems import filesystem, is_network
-from pipelines.read.frames import FrameSource, merged
+from pipelines.read.frames import FrameReader, merged
+from pipelines.train_loader import batches_ahead
 from shards import Split, open_split
 from tests.pipelines.loaders import batches, same, train
 
@@ -40,7 +42,7 @@ def test_one_read_per_snippet(split):
     frames = np.array([0, 8, 16, 24, 100, 108, 116, 124])
     counts = {}
     for gap in (0, 16 << 10, 1 << 30):
-        source = FrameSource(split, st_activity(), threads=1, gap=gap)
+        source = FrameReader(split, st_activity(), threads=1, gap=gap)
         found = source.fetch([long], [frames])[0]
         counts[gap] = source.meter.reads
         assert len(found) == 8
@@ -60,8 +62,7 @@ def test_blocked_reading_gives_the_batches_of_the_plan(split, ahead_mb):
     config = LoaderConfig(threads=1, order=order, ahead_mb=ahead_mb)
     ahead = train(split, config=config)
     plain = train(split, config=config)
-    plain.config = LoaderConfig(threads=1)  # the same order, read one by one
-    plain.order = ahead.order  # type: ignore[method-assign]
+    plain.source.ahead = 0  # the same order, read batch by batch
     whole = batches(ahead)
     assert same(whole, batches(plain))
     assert same(whole[2:], batches(train(split, config=config), start=8))
@@ -69,16 +70,16 @@ def test_blocked_reading_gives_the_batches_of_the_plan(split, ahead_mb):
 
 def test_blocked_reading_goes_through_each_tar_once(split, monkeypatch):
     reads = []
-    real = FrameSource.pread
+    real = FrameReader.pread
 
     def noting(self, path, offset, size):
         reads.append((str(path), offset, size))
         return real(self, path, offset, size)
 
-    monkeypatch.setattr(FrameSource, "pread", noting)
+    monkeypatch.setattr(FrameReader, "pread", noting)
     config = LoaderConfig(threads=1, read_threads=1, order=OrderConfig("blocked", block=0))
     loader = train(split, config=config)
-    assert loader._batches_ahead() >= len(loader)
+    assert batches_ahead(loader.plans, config) >= len(loader)
     batches(loader)
     assert len(reads) == 24  # one for each video
     assert reads == sorted(reads)
@@ -178,14 +179,14 @@ def test_only_the_tars_of_the_lanes(copy, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     config = staged_config(tmp_path, order=OrderConfig("local"), stage="lanes")
-    loader = train(copy, config=config, rank=1, world=4, batch_size=1)
+    loader = train(copy, config=config, rank=Rank(1, 4), batch_size=1)
     staged = [path for path in loader.split.tars if path.is_relative_to(tmp_path / "scratch")]
     assert 0 < len(staged) < 6
     used = {loader.split.tar_path(i) for epoch in range(3) for i in loader.order(epoch)[1::4]}
     assert used == set(staged)
     loader.close()
     with pytest.raises(LoaderError, match=r"5 ranks do not divide loader\.order\.shares 192"):
-        train(copy, config=config, world=5, batch_size=1)
+        train(copy, config=config, rank=Rank(world=5), batch_size=1)
 
 
 def test_no_room_on_the_scratch_disk(copy, tmp_path, monkeypatch, capfd):

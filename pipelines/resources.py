@@ -1,0 +1,79 @@
+"""What a loader owns and must free: its source, its decoder, and the feeder of an epoch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.batch_source import BatchSource
+from pipelines.decode.decoder import Decoder
+from pipelines.errors import LoaderError
+from pipelines.feeder import Feeder
+from pipelines.watchdog import Activity
+
+
+class LoaderResources:
+    """Runs one epoch at a time on a source.
+
+    It belongs to the process that made it: a forked child has none of its threads, so there it
+    refuses to work, and `close` does nothing.
+    """
+
+    def __init__(
+        self, source: BatchSource[Any], activity: Activity, *, pinned: bool, prefetch: int
+    ) -> None:
+        self.source, self.activity = source, activity
+        self.pinned, self.prefetch = pinned, prefetch
+        self.decoder: Decoder | None = None
+        self._feeder: Feeder | None = None
+        self._owner = os.getpid()
+        self._closed = False
+
+    def start_epoch(self, requests: Iterator[Any]) -> Feeder:
+        """End the epoch under way, if any, and start the threads of the next one."""
+        self.check_usable()
+        self.end_epoch()
+        if self.decoder is None:
+            self.decoder = self.source.make_decoder(pinned=self.pinned, prefetch=self.prefetch)
+        feeder = Feeder(self.source, requests, self.decoder, self.activity, prefetch=self.prefetch)
+        self._feeder = feeder  # before it starts, so that `close` finds it in any case
+        feeder.start()
+        return feeder
+
+    def end_epoch(self, feeder: Feeder | None = None) -> None:
+        """Stop the threads of the epoch under way; with a feeder, only if it is that epoch's."""
+        current = self._feeder  # another thread may be closing the loader
+        if current is None or feeder not in (None, current) or self._in_a_fork():
+            return
+        if not current.close():
+            self.decoder = None  # a thread hangs in it: leave it behind
+        if self._feeder is current:
+            self._feeder = None
+
+    def check_usable(self) -> None:
+        """LoaderError in a forked child, and once all is closed."""
+        self.check_process()
+        if self._closed:
+            raise LoaderError("this loader is closed: make a new one")
+
+    def check_process(self) -> None:
+        """LoaderError in a forked child."""
+        if self._in_a_fork():
+            raise LoaderError(
+                "this process is a fork of the one that made the loader: make a loader here"
+            )
+
+    def close(self) -> None:
+        """Stop all threads, free the graph and close the files; does nothing the second time."""
+        if self._closed or self._in_a_fork():
+            return
+        self._closed = True
+        self.end_epoch()
+        if self.decoder is not None:
+            self.decoder.close()
+        self.decoder = None
+        self.source.close()
+
+    def _in_a_fork(self) -> bool:
+        return self._owner != os.getpid()
