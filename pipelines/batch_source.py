@@ -33,7 +33,7 @@ class LoadedBatch:
 
     rows: the rows of the plan that hold a video; encoded: their bytes, in the type that the
     source's decoder takes, None where there is nothing to decode; replaced: by row, in the order in
-    which the videos failed; seconds: by stage; outputs: what the decoder gave; state: see `Batch`.
+    which the videos failed; seconds: by stage; outputs: those of the decoder; state: see `Batch`.
     """
 
     plan: BatchPlan

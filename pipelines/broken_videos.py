@@ -17,7 +17,7 @@ ATTEMPTS = 20  # replacements tried for one video
 
 
 class BrokenVideoPolicy(ABC):
-    """Decides what stands in the row of a video that cannot be read or decoded."""
+    """Decides what takes the row of a video that cannot be read or decoded."""
 
     @abstractmethod
     def resolve(self, batch: LoadedBatch, row: int, reason: str) -> Any:

@@ -12,6 +12,7 @@ from pipelines.config import LoaderConfig
 from pipelines.dali_reader.reader_graph import StreamSpec
 from pipelines.dali_reader.source import DaliSource, fragment_frames
 from pipelines.decode.backend import choose_decode, graph_spec
+from pipelines.decode.graph import GraphSpec
 from pipelines.errors import LoaderUsageError
 from pipelines.frames_source import FramesSource
 from pipelines.loader import Loader, open_reader
@@ -53,29 +54,50 @@ class EvalLoader(Loader):
         self.crop_size, self.resize_short = crop_size, resize_short
         self.batch_size, self.rank = batch_size, rank
         self.missing: list[tuple[int, str]] = []
-        frames = (sampling.segments if clips is None else clips) * sampling.frames
-        spec = graph_spec(
-            choose_decode(split.codec, rank.device, config), rank.device, config,
-            videos=batch_size, frames=frames, size=crop_size, crops=crops,
-        )  # fmt: skip
+        spec = self._graph_spec(split, config)
+        stream = self._stream_spec(split, spec) if config.reader == "webdataset" else None
         split = stage(split, config)
         self.plans = EvalPlans(
-            split, sampling, rank, batch_size,
-            clips=clips, crops=crops, crop_size=crop_size, resize_short=resize_short,
-        )  # fmt: skip
-        stream = None
-        if config.reader == "webdataset":
-            gop = fragment_frames(split)
-            stream = StreamSpec(spec, sampling, None, clips, resize_short, gop=gop)
+            split,
+            sampling,
+            rank,
+            batch_size,
+            clips=clips,
+            crops=crops,
+            crop_size=crop_size,
+            resize_short=resize_short,
+        )
         reader = open_reader(split, config, spec.head)
+        policy = OmitBroken()
         source: BatchSource[Any]
         if stream is not None:
-            source = DaliSource(
-                split, stream, reader, OmitBroken(), batches=len(self), seed=0, rank=rank
-            )
+            batches = len(self.plans)
+            source = DaliSource(reader, policy, stream, batches=batches, seed=0, rank=rank)
         else:
-            source = FramesSource(self.plans, reader, OmitBroken(), spec, frames)
+            source = FramesSource(reader, policy, self.plans, spec, self._frames)
         super().__init__(config, reader, source, rank.device)
+
+    @property
+    def _frames(self) -> int:
+        """Frames of a video, F."""
+        snippets = self.sampling.segments if self.clips is None else self.clips
+        return snippets * self.sampling.frames
+
+    def _graph_spec(self, split: Split, config: LoaderConfig) -> GraphSpec:
+        device = self.rank.device
+        return graph_spec(
+            choose_decode(split.codec, device, config),
+            device,
+            config,
+            videos=self.batch_size,
+            frames=self._frames,
+            size=self.crop_size,
+            crops=self.crops,
+        )
+
+    def _stream_spec(self, split: Split, spec: GraphSpec) -> StreamSpec:
+        gop, resize_short = fragment_frames(split), self.resize_short
+        return StreamSpec(spec, self.sampling, None, self.clips, resize_short, gop=gop)
 
     def __len__(self) -> int:
         """Batches of each process."""

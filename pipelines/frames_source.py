@@ -23,15 +23,15 @@ class FramesSource(BatchSource[PlannedBatch]):
 
     def __init__(
         self,
-        plans: EpochPlans,
         reader: FrameReader,
         policy: BrokenVideoPolicy,
+        plans: EpochPlans,
         spec: GraphSpec,
         frames: int,
         *,
         ahead: int = 0,
     ) -> None:
-        self.plans, self.reader, self.policy = plans, reader, policy
+        self.reader, self.policy, self.plans = reader, policy, plans
         self.spec, self.frames, self.ahead = spec, frames, ahead
 
     def open(

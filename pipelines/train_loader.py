@@ -15,6 +15,7 @@ from pipelines.config import LoaderConfig
 from pipelines.dali_reader.reader_graph import StreamSpec
 from pipelines.dali_reader.source import DaliSource, fragment_frames
 from pipelines.decode.backend import choose_decode, graph_spec
+from pipelines.decode.graph import GraphSpec
 from pipelines.errors import LoaderUsageError
 from pipelines.frames_source import FramesSource
 from pipelines.loader import Loader, open_reader
@@ -52,21 +53,12 @@ class TrainLoader(Loader):
         quarantine: Path | None = None,
     ) -> None:
         check_world(rank.world)
-        split = _stage(split, config, seed, rank)
         _check_sizes(split, augment, rank, batch_size)
         self.sampling, self.augment, self.seed = sampling, augment, seed
         self.batch_size, self.rank = batch_size, rank
-        frames = sampling.segments * sampling.frames
-        spec = graph_spec(
-            choose_decode(split.codec, rank.device, config), rank.device, config,
-            videos=batch_size, frames=frames, size=augment.size,
-            flip=augment.flip > 0, colour=augment.colour,
-        )  # fmt: skip
-        stream = None
-        if config.reader == "webdataset":
-            stream = StreamSpec(
-                spec, sampling, augment, gop=fragment_frames(split), shuffle=config.order.window * 8
-            )
+        spec = self._graph_spec(split, config)
+        stream = self._stream_spec(split, config, spec) if config.reader == "webdataset" else None
+        split = _stage(split, config, seed, rank)
         self.planner = TrainPlanner(split, sampling, augment, seed)
         self.plans = TrainPlans(self.planner, config.order, rank, batch_size)
         share = len(split) // rank.world
@@ -75,13 +67,30 @@ class TrainLoader(Loader):
         policy = ReplaceBroken(self.planner, reader, self.quarantine)
         source: BatchSource[Any]
         if stream is not None:
-            source = DaliSource(
-                split, stream, reader, policy, batches=len(self), seed=seed, rank=rank
-            )
+            batches = len(self.plans)
+            source = DaliSource(reader, policy, stream, batches=batches, seed=seed, rank=rank)
         else:
             ahead = batches_ahead(self.plans, config) if config.order.kind == "blocked" else 0
-            source = FramesSource(self.plans, reader, policy, spec, frames, ahead=ahead)
+            frames = sampling.segments * sampling.frames
+            source = FramesSource(reader, policy, self.plans, spec, frames, ahead=ahead)
         super().__init__(config, reader, source, rank.device)
+
+    def _graph_spec(self, split: Split, config: LoaderConfig) -> GraphSpec:
+        augment, device = self.augment, self.rank.device
+        return graph_spec(
+            choose_decode(split.codec, device, config),
+            device,
+            config,
+            videos=self.batch_size,
+            frames=self.sampling.segments * self.sampling.frames,
+            size=augment.size,
+            flip=augment.flip > 0,
+            colour=augment.colour,
+        )
+
+    def _stream_spec(self, split: Split, config: LoaderConfig, spec: GraphSpec) -> StreamSpec:
+        gop, shuffle = fragment_frames(split), config.order.window * 8
+        return StreamSpec(spec, self.sampling, self.augment, gop=gop, shuffle=shuffle)
 
     def samples_per_epoch(self) -> int:
         """Views of one epoch over all processes: whole global batches, the tail is dropped."""

@@ -21,15 +21,15 @@ class Activity:
     def doing(self, what: str) -> Iterator[None]:
         """Mark the calling thread as busy with `what`."""
         name = threading.current_thread().name
-        before = self._now.get(name)
+        outer = self._now.get(name)
         self._now[name] = (what, time.monotonic())
         try:
             yield
         finally:
-            if before is None:
+            if outer is None:
                 self._now.pop(name, None)
             else:
-                self._now[name] = before
+                self._now[name] = outer
 
     def report(self) -> list[str]:
         """One line for each busy thread, the longest first."""

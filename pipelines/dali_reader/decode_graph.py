@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.dali_reader.reader_graph import StreamSpec
+from pipelines.dali_reader.reader_graph import DRAWS, StreamSpec
 from pipelines.dali_reader.sampling import dali_math
 from pipelines.decode.decoder import Decoder
 from pipelines.decode.graph import (
@@ -23,6 +23,8 @@ from pipelines.decode.graph import (
     tensors,
 )
 from pipelines.read.gops import Container
+
+Y, X, SCALE, ASPECT, SWAP, FLIP = range(DRAWS)  # what each draw is for
 
 
 def build_decoder(spec: StreamSpec) -> Any:
@@ -53,7 +55,7 @@ def build_decoder(spec: StreamSpec) -> Any:
         else:
             draws = fn.external_source(name="draws", dtype=types.FLOAT, ndim=1)
             windows = [_train_window(height, width, draws, spec)]
-            augmentation["flip"] = fn.cast(draws[5] < spec.augment.flip, dtype=types.INT32)
+            augmentation["flip"] = fn.cast(draws[FLIP] < spec.augment.flip, dtype=types.INT32)
         if frames is None:
             frames = decoded_image(encoded, windows[0], graph_spec)
         if graph_spec.colour:
@@ -75,33 +77,33 @@ def _window(y: Any, x: Any, h: Any, w: Any) -> tuple[Any, Any]:
 def _train_window(height: Any, width: Any, draws: Any, spec: StreamSpec) -> tuple[Any, Any]:
     """Anchor and shape of the crop of a training video.
 
-    RandomResizedCrop takes its first draw, clamped to the picture. draws: see `reader_graph.DRAWS`.
+    RandomResizedCrop takes its first draw, clamped to the picture.
     """
     dm, augment = dali_math(), spec.augment
     assert augment is not None
     if augment.kind == "random_resized_crop":
-        area = (
-            (augment.scale[0] + draws[2] * (augment.scale[1] - augment.scale[0])) * height * width
-        )
-        aspect = augment.ratio[0] + draws[3] * (augment.ratio[1] - augment.ratio[0])
-        swap = dali().fn.cast(draws[4] < 0.5, dtype=dali().types.FLOAT)
+        low, high = augment.scale
+        area = (low + draws[SCALE] * (high - low)) * height * width
+        low, high = augment.ratio
+        aspect = low + draws[ASPECT] * (high - low)
+        swap = dali().fn.cast(draws[SWAP] < 0.5, dtype=dali().types.FLOAT)
         long, wide = dm.sqrt(area / aspect), dm.sqrt(area * aspect)
         h = dm.clamp(dm.floor(long * (1 - swap) + wide * swap + 0.5), 1.0, height)
         w = dm.clamp(dm.floor(wide * (1 - swap) + long * swap + 0.5), 1.0, width)
-        return _window(
-            dm.floor(draws[0] * (height - h + 1)), dm.floor(draws[1] * (width - w + 1)), h, w
-        )
+        return _random_window(height, width, h, w, draws)
     low, high = augment.short_sides
-    short = low + dm.floor(draws[2] * (high - low + 1)) if augment.kind == "scale_jitter" else low
+    short = low
+    if augment.kind == "scale_jitter":
+        short = low + dm.floor(draws[SCALE] * (high - low + 1))
     side = dm.floor(dm.min(height, width) * augment.size / (short * 1.0) + 0.5)
     if augment.kind == "centre":
         return _window(dm.floor((height - side) / 2.0), dm.floor((width - side) / 2.0), side, side)
-    return _window(
-        dm.floor(draws[0] * (height - side + 1)),
-        dm.floor(draws[1] * (width - side + 1)),
-        side,
-        side,
-    )
+    return _random_window(height, width, side, side, draws)
+
+
+def _random_window(height: Any, width: Any, h: Any, w: Any, draws: Any) -> tuple[Any, Any]:
+    floor = dali_math().floor
+    return _window(floor(draws[Y] * (height - h + 1)), floor(draws[X] * (width - w + 1)), h, w)
 
 
 def _eval_windows(height: Any, width: Any, spec: StreamSpec) -> list[tuple[Any, Any]]:

@@ -33,32 +33,32 @@ def fragment_frames(split: Split) -> int:
 
 @dataclass
 class ReaderEpoch:
-    """An epoch under way: the reader graph, and the ids that it has given so far."""
+    """An epoch under way: the reader graph, and the ids that it has read so far."""
 
     number: int
     pipeline: Any
-    seen: set[int] = field(default_factory=set)
+    read: set[int] = field(default_factory=set)
 
 
 class DaliSource(BatchSource[ReaderEpoch]):
     """Batches of whole files that DALI reads one after another.
 
-    reader: reads the replacements of broken videos.
+    reader: reads the replacements of broken videos; batches: of an epoch of this process.
     """
 
     def __init__(
         self,
-        split: Split,
-        spec: StreamSpec,
         reader: FrameReader,
         policy: BrokenVideoPolicy,
+        spec: StreamSpec,
         *,
         batches: int,
         seed: int,
         rank: Rank,
     ) -> None:
-        self.split, self.spec, self.reader, self.policy = split, spec, reader, policy
+        self.reader, self.policy, self.spec = reader, policy, spec
         self.batches, self.seed, self.rank = batches, seed, rank
+        self.split = split = reader.split
         self._tars = {str(path): number for number, path in enumerate(split.tars)}
         # Position of each sample in the set, ascending: its tar, then its offset in it.
         self._positions = (split.samples["tar"].astype(np.int64) << 44) + split.samples["offset"]
@@ -93,15 +93,13 @@ class DaliSource(BatchSource[ReaderEpoch]):
             ) from None
         ids = np.array([self._id(bytes(np.asarray(item))) for item in outputs["source"]])
         if self.spec.augment is None:
-            ids = _without_padding(ids, request.seen)
+            ids = _without_padding(ids, request.read)
         rows = np.flatnonzero(ids >= 0).tolist()
         batch = LoadedBatch(self._plan(ids, request.number), rows)
         batch.encoded = StreamBatch(outputs, rows.copy()) if rows else None
         batch.state = request.pipeline.checkpoint()
-        faults = {slot: self._fault(int(ids[row]), outputs, row) for slot, row in enumerate(rows)}
-        found = {slot: fault for slot, fault in faults.items() if fault is not None}
-        if found:
-            self.repair(batch, found)
+        if faults := self._faults(ids, rows, outputs):
+            self.repair(batch, faults)
         return batch
 
     def repair(self, batch: LoadedBatch, faults: dict[int, str]) -> None:
@@ -143,6 +141,11 @@ class DaliSource(BatchSource[ReaderEpoch]):
                 f"{folder}: DALI cannot open it: {error_line(str(error))} (tools/shard.py reindex "
                 "rebuilds a lost .idx; loader.reader frames replaces the videos of a lost tar)"
             ) from None
+
+    def _faults(self, ids: np.ndarray, rows: list[int], outputs: dict[str, Any]) -> dict[int, str]:
+        """Slot -> what is wrong with its bytes."""
+        faults = {slot: self._fault(int(ids[row]), outputs, row) for slot, row in enumerate(rows)}
+        return {slot: fault for slot, fault in faults.items() if fault is not None}
 
     def _fault(self, sample: int, outputs: dict[str, Any], row: int) -> str | None:
         """What is wrong with the bytes to decode, by the checksums of the index, or None."""
@@ -198,10 +201,10 @@ class DaliSource(BatchSource[ReaderEpoch]):
         )
 
 
-def _without_padding(ids: np.ndarray, seen: set[int]) -> np.ndarray:
-    """Ids with -1 for those that the reader repeats to fill its last batch; adds them to `seen`."""
-    fresh = []
+def _without_padding(ids: np.ndarray, read: set[int]) -> np.ndarray:
+    """Ids with -1 for those that the reader repeats to fill its last batch; adds them to `read`."""
+    new = []
     for sample in ids.tolist():
-        fresh.append(sample not in seen)
-        seen.add(sample)
-    return np.where(fresh, ids, -1)
+        new.append(sample not in read)
+        read.add(sample)
+    return np.where(new, ids, -1)
