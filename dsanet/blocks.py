@@ -1,4 +1,4 @@
-"""The two residual blocks of Table 1, and where a mixer sits in them (Figure 2)."""
+"""The two residual blocks of Table 1, with the positions where snippets are mixed (Figure 2)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Conv = SpatialConv | TemporalConv | VolumeConv
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """What one residual block is made of.
+    """Layout of one residual block.
 
-    ``inflated``: its temporal kernels have 3 taps. ``shift``: TSM's shift before the first
-    convolution. ``inflate_shortcut``: the 1x1 shortcut too gets 3 taps.
+    ``inputs`` and ``planes`` are channels. ``inflated``: temporal kernels have 3 taps. ``shift``:
+    TSM's shift before the first convolution. ``inflate_shortcut``: the 1x1 shortcut has 3 taps too.
     """
 
     inputs: int
@@ -29,11 +29,11 @@ class BlockSpec:
 
 
 class Block(nn.Module):
-    """A residual block; a ``mixer`` (DSA, SE, V4D) works at one ``position`` of it.
+    """A residual block with an optional ``mixer`` (DSA, SE, V4D) at one ``position``.
 
-    In the residual branch, position I is the input of the first convolution, II of the second, III
-    of the third (in a basic block: after the second's batch norm) and IV after the third's batch
-    norm; "end" is the block's output.
+    Positions I, II and III are the inputs of the first, second and third convolution of the
+    residual branch, and IV is after the third batch norm. A basic block has two convolutions; its
+    III is after the second batch norm. "end" is the block's output.
     """
 
     expansion: int
@@ -48,33 +48,33 @@ class Block(nn.Module):
         self.mixer = None
         self.position = ""
         outputs = spec.planes * self.expansion
-        plain = spec.stride == 1 and spec.inputs == outputs
-        self.shortcut = None if plain else Shortcut(spec, outputs)
+        is_identity = spec.stride == 1 and spec.inputs == outputs
+        self.shortcut = None if is_identity else Shortcut(spec, outputs)
 
     def channels_at(self, position: str) -> int:
-        """C of the map that a mixer at ``position`` sees."""
+        """Channels of the map at ``position``."""
         outputs = self.spec.planes * self.expansion
         widths = {"I": self.spec.inputs, self.positions[-1]: outputs, "end": outputs}
         return widths.get(position, self.spec.planes)
 
     def insert(self, mixer: nn.Module, position: str) -> None:
-        """Put ``mixer`` at ``position``: one of ``positions``, or "end"."""
+        """Place ``mixer`` at ``position``: one of ``positions``, or "end"."""
         self.mixer, self.position = mixer, position
 
     def mix(self, position: str, x: Tensor, frames: int) -> Tensor:
-        """x, or what the mixer makes of it where it sits at ``position``."""
+        """Apply the mixer to x if it is at ``position``; otherwise return x."""
         if self.mixer is None or self.position != position:
             return x
         return self.mixer(x, frames)
 
-    def join(self, x: Tensor, residual: Tensor, frames: int) -> Tensor:
-        """The block's output: ReLU of residual branch and shortcut together."""
-        side = x if self.shortcut is None else self.shortcut(x, frames)
-        return self.mix("end", F.relu(residual.add_(side), inplace=True), frames)
+    def add_shortcut(self, x: Tensor, residual: Tensor, frames: int) -> Tensor:
+        """The block's output: ReLU of the sum of residual branch and shortcut."""
+        shortcut = x if self.shortcut is None else self.shortcut(x, frames)
+        return self.mix("end", F.relu(residual.add_(shortcut), inplace=True), frames)
 
 
 class Shortcut(nn.Module):
-    """1x1 convolution with the block's spatial stride, and its batch norm."""
+    """1x1 convolution with the block's spatial stride, followed by a batch norm."""
 
     def __init__(self, spec: BlockSpec, outputs: int) -> None:
         super().__init__()
@@ -91,16 +91,16 @@ class Shortcut(nn.Module):
 
 
 class BasicBlock(Block):
-    """R18's block: two k x 3 x 3 convolutions, k = 3 where inflated (Table 1, left)."""
+    """Block of R18: two k x 3 x 3 convolutions, k = 3 if inflated, else 1 (Table 1, left)."""
 
     expansion = 1
     positions = ("I", "II", "III")
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__(spec)
-        self.conv1 = _square(spec, spec.inputs, spec.stride)
+        self.conv1 = _conv3x3(spec, spec.inputs, spec.stride)
         self.bn1 = nn.BatchNorm2d(spec.planes)
-        self.conv2 = _square(spec, spec.planes, 1, first=False)
+        self.conv2 = _conv3x3(spec, spec.planes, 1, first=False)
         self.bn2 = nn.BatchNorm2d(spec.planes)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
@@ -109,11 +109,11 @@ class BasicBlock(Block):
         y = F.relu(self.bn1(self.conv1(y, frames)), inplace=True)
         y = self.mix("II", y, frames)
         y = self.bn2(self.conv2(y, frames))
-        return self.join(x, self.mix("III", y, frames), frames)
+        return self.add_shortcut(x, self.mix("III", y, frames), frames)
 
 
 class Bottleneck(Block):
-    """R50's block: k x 1 x 1, 1 x 3 x 3 (with the stride), 1 x 1 x 1 (Table 1, right)."""
+    """Block of R50: k x 1 x 1, 1 x 3 x 3 (with the stride), 1 x 1 x 1 (Table 1, right)."""
 
     expansion = 4
     positions = ("I", "II", "III", "IV")
@@ -121,7 +121,7 @@ class Bottleneck(Block):
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__(spec)
         planes, outputs = spec.planes, spec.planes * self.expansion
-        self.conv1 = _entry(spec)
+        self.conv1 = _first_conv(spec)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = SpatialConv(planes, planes, 3, stride=spec.stride)
         self.bn2 = nn.BatchNorm2d(planes)
@@ -136,17 +136,17 @@ class Bottleneck(Block):
         y = F.relu(self.bn2(self.conv2(y, frames)), inplace=True)
         y = self.mix("III", y, frames)
         y = self.bn3(self.conv3(y, frames))
-        return self.join(x, self.mix("IV", y, frames), frames)
+        return self.add_shortcut(x, self.mix("IV", y, frames), frames)
 
 
-def _square(spec: BlockSpec, inputs: int, stride: int, *, first: bool = True) -> Conv:
+def _conv3x3(spec: BlockSpec, inputs: int, stride: int, *, first: bool = True) -> Conv:
     if spec.inflated:
         return VolumeConv(inputs, spec.planes, 3, stride=stride)
     kind = ShiftConv if spec.shift and first else SpatialConv
     return kind(inputs, spec.planes, 3, stride=stride)
 
 
-def _entry(spec: BlockSpec) -> Conv:
+def _first_conv(spec: BlockSpec) -> Conv:
     if spec.inflated:
         return TemporalConv(spec.inputs, spec.planes)
     kind = ShiftConv if spec.shift else SpatialConv

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds: torch's own counter, and the paper's way of counting beside it."""
+"""Parameters and multiply-adds of a network, counted as torch does and as the paper does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dsanet.zoo import build_model
 
 @dataclass(frozen=True)
 class View:
-    """One pass of a network: U snippets of T frames of size x size pixels."""
+    """Input of one forward pass: U snippets of T frames of size x size pixels."""
 
     segments: int = 4
     frames: int = 4
@@ -29,12 +29,12 @@ class View:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What one view of one video costs.
+    """Cost of one view of one video.
 
     ``macs``: multiply-adds of convolutions and linear layers, half of what torch's
-    ``FlopCounterMode`` counts. ``aggregation``: those of Eq. (3), plain products to torch.
-    ``norm_elements``: elements that batch norms write; the paper's counter charges two operations
-    for each, beside one per multiply-add.
+    ``FlopCounterMode`` counts. ``aggregation``: multiply-adds of Eq. (3), which torch does not
+    count. ``norm_elements``: elements that batch norms write; the paper counts two operations for
+    each of them and one for each multiply-add.
     """
 
     parameters: int
@@ -44,43 +44,45 @@ class Complexity:
 
     @property
     def multiply_adds(self) -> int:
-        """All multiply-adds: torch's and DSA's."""
+        """All multiply-adds, DSA's included."""
         return self.macs + self.aggregation
 
     @property
     def paper(self) -> int:
-        """The paper's "FLOPs": a multiply-add is one, a batch-normalised element two."""
+        """The paper's "FLOPs": one for each multiply-add, two for each batch-normalised element."""
         return self.multiply_adds + 2 * self.norm_elements
 
 
 def count(model: Recognizer, view: View = View()) -> Complexity:
-    """Count a network for one ``view``; on the meta device nothing is computed.
+    """Count the operations of a network for one ``view``; a network on meta computes nothing.
 
     Raises:
-        ModelError: a view whose U the network cannot take.
+        ModelError: a view whose U is not the network's.
     """
     device = next(model.parameters()).device
     shape = (1, view.segments, view.frames, view.size, view.size, 3)
-    tally = _Tally()
-    hooks = [m.register_forward_hook(tally.note) for m in model.modules()]
+    counter = _Counter()
+    hooks = [m.register_forward_hook(counter.record) for m in model.modules()]
     training = model.training
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as flops, torch.no_grad():
             model.eval()(torch.zeros(shape, dtype=torch.uint8, device=device))
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
     parameters = sum(p.numel() for p in model.parameters())
-    macs = counter.get_total_flops() // 2
-    return Complexity(parameters, macs, tally.aggregation, tally.norm_elements)
+    macs = flops.get_total_flops() // 2
+    return Complexity(parameters, macs, counter.aggregation, counter.norm_elements)
 
 
 def count_model(name: str, num_classes: int, view: View = View(), **options: Any) -> Complexity:
-    """Count a network by name without allocating it; options as in ``build_model``.
+    """Count the operations of a network by name, without allocating it.
+
+    Options are those of ``build_model``.
 
     Raises:
-        ModelError: as ``build_model``, or a view of no size.
+        ModelError: as ``build_model``, or for an empty view.
     """
     for option, least in (("segments", 1), ("frames", 1), ("size", 32)):
         value = getattr(view, option)
@@ -90,14 +92,14 @@ def count_model(name: str, num_classes: int, view: View = View(), **options: Any
     return count(model, view)
 
 
-class _Tally:
-    """What forward hooks add up."""
+class _Counter:
+    """Sums over the outputs of modules, filled by forward hooks."""
 
     def __init__(self) -> None:
         self.aggregation = 0
         self.norm_elements = 0
 
-    def note(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.BatchNorm2d):
             self.norm_elements += output.numel()
         if isinstance(module, DSA):

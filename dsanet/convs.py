@@ -1,10 +1,10 @@
 """Convolutions over folded video maps (N*T, C, H, W), channels_last, and over snippets.
 
-A channels_last map is, in memory, (N, T, H, W, C): splitting the batch axis, or joining H and W, is
-a view. So each kernel of the network runs as an ordinary convolution on a view of the map, and
-nothing is copied or transposed. (A backend whose convolution does not keep the layout, as the
-CPU's float64 3-D one, pays a copy and is still right.) Every forward takes T as its second
-argument, which is what the ``override`` marks are for.
+In memory a channels_last map is (N, T, H, W, C), so splitting the batch axis or joining H and W is
+a view. Each kernel of the network runs as an ordinary convolution on such a view, without a copy
+or a transposition. (Where a backend's convolution does not keep the layout, as float64 3-D ones on
+the CPU, there is a copy and the result is the same.) Every forward takes T as its second argument,
+hence the ``override`` marks.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dsanet.errors import require
-from dsanet.folding import accurate, later
+from dsanet.folding import at_least_float32, shift_axis1
 
 
 class SpatialConv(nn.Conv2d):
-    """1 x k x k convolution: a plain 2-D one, whatever T."""
+    """1 x k x k convolution, run as a 2-D one on every frame."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, kernel // 2, bias=False)
@@ -28,7 +28,7 @@ class SpatialConv(nn.Conv2d):
 
 
 class TemporalConv(nn.Conv2d):
-    """3 x 1 x 1 convolution, run as a (3, 1) one over the view (N, C, T, H*W)."""
+    """3 x 1 x 1 convolution, run as a (3, 1) one on the view (N, C, T, H*W)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, (3, 1), 1, (1, 0), bias=False)
@@ -44,8 +44,8 @@ class TemporalConv(nn.Conv2d):
 class VolumeConv(nn.Conv3d):
     """3 x k x k convolution, run on the channels_last_3d view (N, C, T, H, W).
 
-    For I3D-R18's 3 x 3 x 3. Against three shifted 3 x 3 convolutions, or one over three stacked
-    frames, this was 1.2 to 1.8 times faster on a CPU (docs/models.md);
+    Used for I3D-R18's 3 x 3 x 3. On a CPU it is 1.2 to 1.8 times as fast as three shifted 3 x 3
+    convolutions, or one over three stacked frames (docs/models.md);
     ``tools/bench.py model --kernels`` repeats the comparison, on a GPU too.
     """
 
@@ -60,23 +60,23 @@ class VolumeConv(nn.Conv3d):
 
 
 class ShiftConv(SpatialConv):
-    """Temporal shift before a convolution (TSM, Lin et al. 2019, in its residual-branch form).
+    """Convolution after a temporal shift (TSM, Lin et al. 2019, in the residual branch).
 
-    Of the C inputs the first ``C // 8`` channels come from the next frame, the second ``C // 8``
-    from the previous one, with zeros beyond the ends of the snippet: nothing crosses snippets.
+    The first ``C // 8`` of the C input channels come from the next frame, the second ``C // 8``
+    from the previous one, with zeros beyond the ends of the snippet: snippets do not mix.
     """
 
     def forward(self, x: Tensor, frames: int) -> Tensor:  # type: ignore[override]
         """x (N*T, C, H, W) channels_last -> (N*T, C', H', W')."""
-        return super().forward(shift(x, frames), frames)
+        return super().forward(temporal_shift(x, frames), frames)
 
 
-def shift(x: Tensor, frames: int) -> Tensor:
-    """Shift 1/8 of the channels of x (N*T, C, H, W), channels_last, back and 1/8 forth in time."""
+def temporal_shift(x: Tensor, frames: int) -> Tensor:
+    """Move 1/8 of the channels of x (N*T, C, H, W) one frame back in time, and 1/8 one forward."""
     fold = x.shape[1] // 8
     v = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames))
-    back, forth, rest = v.split((fold, fold, x.shape[1] - 2 * fold), dim=-1)
-    moved = torch.cat((later(back, 1), later(forth, -1), rest), dim=-1)
+    next_, previous, rest = v.split((fold, fold, x.shape[1] - 2 * fold), dim=-1)
+    moved = torch.cat((shift_axis1(next_, 1), shift_axis1(previous, -1), rest), dim=-1)
     return moved.flatten(0, 1).permute(0, 3, 1, 2)
 
 
@@ -84,9 +84,9 @@ class V4DBlock(nn.Module):
     """x + BN(conv4d(x)): V4D's residual 4-D convolution (Eq. 1, Table 2i) over U and T.
 
     The kernel is 3 x 3 x 1 x 1 over (U, T, H, W) at full width, which gives the published 143.0 G
-    and R18's +0.8 M parameters. The batch norm, its zero-initialised weight (so that the block
-    starts as the identity) and the absence of a ReLU after the sum are our choice: the paper is
-    silent. It runs as a (3, 3, 1) convolution on the channels_last_3d view (B, C, U, T, H*W).
+    and R18's +0.8 M parameters. The paper does not specify the rest; chosen here: a batch norm
+    whose weight starts at zero, so that the block starts as the identity, and no ReLU after the
+    sum. It runs as a (3, 3, 1) convolution on the channels_last_3d view (B, C, U, T, H*W).
     """
 
     def __init__(self, channels: int, segments: int) -> None:
@@ -108,10 +108,10 @@ class V4DBlock(nn.Module):
 
 
 class SE(nn.Module):
-    """Squeeze and excitation (Hu et al. 2018), in DSA's place for Table 2h.
+    """Squeeze and excitation (Hu et al. 2018) in place of DSA (Table 2h).
 
-    The squeeze is over T, H and W of each snippet; ``reduction`` 16 is SENet's own. Both are our
-    reading: the paper says only that SE replaces the DSA module.
+    The squeeze is over T, H and W of each snippet, and ``reduction`` is 16 as in SENet. The paper
+    says only that SE replaces the DSA module.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -124,6 +124,6 @@ class SE(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """x (N*T, C, H, W) channels_last -> the same shape and strides."""
         v = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames))
-        pooled = v.mean(dim=(1, 2, 3), dtype=accurate(v.dtype))  # (N, C)
+        pooled = v.mean(dim=(1, 2, 3), dtype=at_least_float32(v.dtype))  # (N, C)
         gate = self.excite(pooled).sigmoid().to(v.dtype)
         return (v * gate[:, None, None, None]).flatten(0, 1).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Weights out: batch norms folded into convolutions, torch.export, ONNX."""
+"""Networks for deployment: folded batch norms, torch.export, ONNX."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dsanet.recognizer import Recognizer
 
 
 def fold_batch_norms(model: Recognizer) -> Recognizer:
-    """A copy in eval mode whose batch norms are folded into the layers before them.
+    """Copy a network, in eval mode, with batch norms folded into the layers before them.
 
-    For inference only. Logits agree to rounding; the copy has no batch norm left, DSA's included.
+    For inference only. Logits agree to rounding. The copy has no batch norms, not even in DSA.
     """
     model = copy.deepcopy(model).eval()
     for module in list(model.modules()):
@@ -26,7 +26,7 @@ def fold_batch_norms(model: Recognizer) -> Recognizer:
 
 
 def _fold_children(module: nn.Module) -> None:
-    """Fold each batch norm whose convolution is known: by its name, or as the one before it."""
+    """Fold each ``bnN`` into ``convN``, and each BatchNorm1d into the Linear before it."""
     previous: nn.Module | None = None
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
@@ -52,7 +52,7 @@ def _fold(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
 
 @dataclass(frozen=True)
 class ClipShape:
-    """U, T and the side in pixels that an exported network is fixed to."""
+    """Fixed U, T and side in pixels of an exported network's input."""
 
     segments: int = 4
     frames: int = 4
@@ -69,7 +69,7 @@ def export_program(model: Recognizer, shape: ClipShape) -> torch.export.Exported
     The batch is dynamic, the rest is fixed.
 
     Raises:
-        ModelError: a U that the network cannot take, or a clip of no size.
+        ModelError: a U other than the network's, or an empty clip.
     """
     if model.segments is not None:
         must = f"be {model.segments}, as the network was built"
@@ -87,13 +87,15 @@ def export_onnx(program: torch.export.ExportedProgram, path: str | Path) -> None
     """Write an exported network as ONNX: input ``clips``, output ``logits``.
 
     Raises:
-        ModelError: the packages onnx and onnxscript are missing.
+        ModelError: if onnx or onnxscript is not installed.
     """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ModelError(f"ONNX needs {error.name}: pip install 'dsanet[onnx]'") from error
+        raise ModelError(
+            f"ONNX export needs the package {error.name}: pip install 'dsanet[onnx]'"
+        ) from error
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     onnx_program = torch.onnx.export(
         program, dynamo=True, input_names=["clips"], output_names=["logits"], verbose=False

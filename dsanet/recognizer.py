@@ -1,4 +1,4 @@
-"""From uint8 clips to logits: normalise, fold, run the trunk, pool, classify, average snippets."""
+"""The whole network: normalise uint8 clips, run the trunk, pool, classify, average snippets."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from dsanet.errors import ModelError
-from dsanet.folding import accurate
+from dsanet.folding import at_least_float32
 from dsanet.trunk import Trunk
 
-# ImageNet's RGB statistics in units of a byte, as the released configuration has them.
+# ImageNet's RGB statistics on a scale of 0 to 255, as in the released configuration.
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
@@ -17,13 +17,13 @@ STD = (58.395, 57.12, 57.375)
 class Recognizer(nn.Module):
     """A trunk with its classifier: uint8 (B, U, T, H, W, 3) -> float32 logits (B, classes).
 
-    ``segments`` is the U that the trunk needs because it mixes snippets, or None where any number
-    is averaged; ``train_segments`` is the U it is meant to be trained with (1: clip-based). Logits,
-    not probabilities, are averaged over the snippets, as TSN and the released code do; dropout
-    draws one mask per snippet.
+    ``segments`` is the U that a network which mixes snippets needs, or None where any number of
+    snippets is averaged. ``train_segments`` is the U to train with (1: clip-based). Logits, not
+    probabilities, are averaged over the snippets, as in TSN and the released code. Dropout draws
+    one mask per snippet.
 
-    ``scale`` and ``shift`` normalise the bytes, inside the graph so that a compiled network reads
-    the clip once. They are no part of the state dict.
+    ``scale`` and ``shift`` normalise the bytes inside the graph, so that a compiled network reads
+    the clip once. They are not in the state dict.
     """
 
     scale: Tensor
@@ -59,27 +59,27 @@ class Recognizer(nn.Module):
         """uint8 clips (B, U, T, H, W, 3), contiguous -> float32 logits (B, classes).
 
         Raises:
-            ModelError: another dtype or rank, or a U that a snippet-mixing network cannot take.
+            ModelError: clips of another dtype or shape, or a U other than ``segments``.
         """
         self._check(clips)
         snippets, frames = clips.shape[1], clips.shape[2]
-        # NHWC bytes are a channels_last map already: both lines are views. The product promotes
-        # bytes to float32 on the fly, without a converted copy of the clip.
+        # Both lines are views, as NHWC bytes are a channels_last map. The product below promotes
+        # bytes to float32 without a converted copy of the clip.
         x = clips.flatten(0, 2).permute(0, 3, 1, 2)
         maps = self.trunk(x * self.scale + self.shift, frames)
         pooled = maps.permute(0, 2, 3, 1).unflatten(0, (-1, snippets, frames))
-        features = pooled.mean(dim=(2, 3, 4), dtype=accurate(maps.dtype))  # (B, U, C)
+        features = pooled.mean(dim=(2, 3, 4), dtype=at_least_float32(maps.dtype))  # (B, U, C)
         logits = self.fc(self.dropout(features))
-        return logits.mean(dim=1, dtype=accurate(logits.dtype))
+        return logits.mean(dim=1, dtype=at_least_float32(logits.dtype))
 
     def _check(self, clips: Tensor) -> None:
         if clips.dtype != torch.uint8 or clips.ndim != 6 or clips.shape[-1] != 3:
             raise ModelError(
-                "clips must be uint8 (B, U, T, H, W, 3), not "
+                "clips must be uint8 (B, U, T, H, W, 3), got "
                 f"{str(clips.dtype).removeprefix('torch.')} {tuple(clips.shape)}"
             )
         if self.segments is not None and clips.shape[1] != self.segments:
             raise ModelError(
-                f"this network mixes {self.segments} snippets of a video, and the clip has "
-                f"{clips.shape[1]}: give it {self.segments} at a time"
+                f"the network mixes {self.segments} snippets of a video: clips must have U = "
+                f"{self.segments}, got {clips.shape[1]}"
             )

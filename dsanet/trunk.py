@@ -1,4 +1,4 @@
-"""The ResNet of Table 1 over folded frames: stem and four stages."""
+"""The ResNet of Table 1 on folded frames: stem and four stages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from dsanet.convs import SpatialConv
 
 @dataclass(frozen=True)
 class TrunkSpec:
-    """A backbone of Table 1: its block, blocks per stage, stem width, and what reaches over time.
+    """A backbone of Table 1: block type, blocks per stage, stem width and temporal kernels.
 
-    ``inflated`` names the stages (2 to 5) whose kernels have 3 taps over T; ``shift`` puts TSM's
-    shift into every block instead; ``inflate_shortcuts`` gives the inflated stages' shortcuts 3
-    taps too.
+    ``inflated``: stages (2 to 5) whose kernels have 3 taps over T. ``shift``: TSM's shift in every
+    block. ``inflate_shortcuts``: the shortcuts of inflated stages have 3 taps too.
     """
 
     block: type[Block]
@@ -37,8 +36,8 @@ TSM_R50 = TrunkSpec(Bottleneck, (3, 4, 6, 3), inflated=(), shift=True)
 class Trunk(nn.Module):
     """conv1 to res5: (B*U*T, 3, H, W) channels_last -> (B*U*T, C, H/32, W/32) channels_last.
 
-    No temporal stride anywhere. Batch norms are 2-D on folded maps, whose statistics are those of
-    3-D ones: over batch, time and space. Stage ``n`` (2 to 5) is ``layer{n-1}``.
+    There is no temporal stride. On folded maps a 2-D batch norm has the statistics of a 3-D one:
+    over batch, time and space. Stage ``n`` (2 to 5) is ``layer{n-1}``.
     """
 
     def __init__(self, spec: TrunkSpec) -> None:
@@ -56,7 +55,7 @@ class Trunk(nn.Module):
         return list(getattr(self, f"layer{number - 1}"))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """See the class."""
+        """Feature maps of x (B*U*T, 3, H, W); frames: T."""
         x = F.relu(self.bn1(self.conv1(x, frames)), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for number in range(2, 6):
@@ -89,15 +88,15 @@ class Trunk(nn.Module):
 
 
 def to_channels_last(module: nn.Module) -> nn.Module:
-    """Lay every convolution weight out channels fastest, 4-D and 5-D ones alike, in place."""
+    """Convert all convolution weights, 4-D and 5-D, to channels_last in place."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in module.parameters():
         if parameter.ndim not in layouts:
             continue
         parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
         if parameter[0, 0].numel() == 1:
-            # Either layout fits kernels of one tap; the gradient has this one's strides, and DDP
-            # wants the weight to have the same.
+            # Kernels of one tap fit either layout. Their gradients have these strides, and DDP
+            # copies a gradient whose strides are not those of its weight.
             inputs = parameter.shape[1]
             strides = (inputs, 1, *[inputs] * (parameter.ndim - 2))
             parameter.data = parameter.data.as_strided(parameter.shape, strides)

@@ -1,4 +1,4 @@
-"""Weights in: recognise a checkpoint's layout, rename, inflate, check everything, then copy."""
+"""Loads pretrained weights: recognises the layout of the file, renames and inflates its tensors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """How one code base names its tensors: a telling name, and substitutions to our names.
+    """Tensor names of one code base.
 
-    ``inflates``: the file is of a 2-D image network, whose kernels are repeated over time.
+    ``signature``: pattern of a tensor name that only this layout has. ``renames``: substitutions
+    (pattern, replacement) that give this package's names. ``inflates``: the file holds a 2-D image
+    network, whose kernels are repeated over time.
     """
 
     name: str
-    telling: str
+    signature: str
     renames: tuple[tuple[str, str], ...] = ()
     inflates: bool = False
 
@@ -64,120 +66,123 @@ LAYOUTS = (
         inflates=True,
     ),
 )
-# Tensors beside the network: ImageNet's classifier, and input statistics of mmaction2.
-BESIDE = re.compile(r"^(imagenet|data_preprocessor)\.")
+# Tensors that are not of the network: ImageNet's classifier, input statistics of mmaction2.
+NOT_OF_NETWORK = re.compile(r"^(imagenet|data_preprocessor)\.")
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What ``load_weights`` did: the layout, and the names taken, skipped and missed.
+    """Result of ``load_weights``: the layout of the file and the names of tensors.
 
-    ``taken``: tensors of the network that were set; ``inflated``: those of them repeated over time;
-    ``skipped``: tensors of the file not used; ``missed``: tensors of the network left as they were.
+    ``loaded``: tensors of the network that were set. ``inflated``: those of them whose kernels were
+    repeated over time. ``skipped``: tensors of the file that were not used. ``missing``: tensors of
+    the network that the file does not have; they keep their initialisation.
     """
 
     path: Path
     layout: str
-    taken: tuple[str, ...]
+    loaded: tuple[str, ...]
     inflated: tuple[str, ...]
     skipped: tuple[str, ...]
-    missed: tuple[str, ...]
+    missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = [f"{self.path}: {self.layout} layout, {len(self.taken)} tensors taken"]
+        parts = [f"{self.path}: {self.layout} layout, {len(self.loaded)} tensors loaded"]
         if self.inflated:
             parts.append(f"{len(self.inflated)} of them inflated over time")
         if self.skipped:
-            parts.append(f"skipped from the file: {_some(self.skipped)}")
-        if self.missed:
-            parts.append(f"left at their initialisation: {_some(self.missed)}")
+            parts.append(f"skipped from the file: {_shorten(self.skipped)}")
+        if self.missing:
+            parts.append(f"left at their initialisation: {_shorten(self.missing)}")
         return "; ".join(parts)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
-    """Set a network's weights from a ``torch.save`` file; tell what was taken, skipped, missed.
+    """Load a network's weights from a ``torch.save`` file and report what was loaded.
 
-    Recognised layouts: this package's; the authors' release (5-D kernels, ``backbone.``,
+    Known layouts: this package's; the authors' release (5-D kernels, ``backbone.``,
     ``cls_head.fc_cls.``); mmaction2's SlowOnly and TSM; the TSM release; torchvision's ImageNet
-    ResNets, whose kernels are repeated over T and divided by its taps, and whose classifier is
-    dropped. A classifier for another number of classes is skipped. DSA, SE or V4D modules that the
-    file knows nothing of keep their initialisation. Everything else must fit exactly, or nothing is
-    changed. Files are read with ``weights_only=True``: nothing in them is ever executed.
+    ResNets, whose kernels are repeated over T and divided by the number of taps, and whose
+    classifier is skipped. A classifier for another number of classes is skipped too. DSA, SE and
+    V4D modules that the file does not have keep their initialisation. Everything else must fit
+    exactly, or nothing is changed. Files are read with ``weights_only=True``: no code in them runs.
 
     Raises:
-        ModelError: no such file, not a file of tensors, no known layout, or another architecture.
+        ModelError: no such file, not a file of tensors, an unknown layout, or another architecture.
     """
     path = Path(path)
     state = _unwrap(_read(path), path)
     layout = _recognise(state, path)
     renamed = {_rename(name, layout): tensor for name, tensor in state.items()}
-    return _Loading(model, path, layout, renamed).run()
+    return _WeightLoader(model, path, layout, renamed).load()
 
 
-class _Loading:
-    """One call of ``load_weights`` after the names are ours."""
+class _WeightLoader:
+    """Fits tensors with this package's names to a network."""
 
     def __init__(self, model: nn.Module, path: Path, layout: Layout, state: State) -> None:
         self.model, self.path, self.layout, self.state = model, path, layout, state
         self.target = dict(model.state_dict())
         self.modules = dict(model.named_modules())
-        self.skipped = [name for name in state if BESIDE.match(name)]
+        self.skipped = [name for name in state if NOT_OF_NETWORK.match(name)]
         self.inflated: list[str] = []
 
-    def run(self) -> LoadReport:
+    def load(self) -> LoadReport:
         self._skip_other_classifier()
         unknown = [n for n in self.state if n not in self.target and n not in self.skipped]
         if unknown:
-            raise self._misfit(f"it holds {_some(unknown)}, for which this network has no place")
-        taken = {n: self._fit(n) for n in self.state if n in self.target and n not in self.skipped}
-        missed = [n for n in self.target if n not in taken and not n.endswith("_tracked")]
-        self._check_missed(missed)
-        self.model.load_state_dict(taken, strict=False)
+            raise self._mismatch(f"it has {_shorten(unknown)}, which this network does not have")
+        loaded = {
+            n: self._convert(n) for n in self.state if n in self.target and n not in self.skipped
+        }
+        missing = [n for n in self.target if n not in loaded and not n.endswith("_tracked")]
+        self._check_missing(missing)
+        self.model.load_state_dict(loaded, strict=False)
         return LoadReport(
             self.path,
             self.layout.name,
-            tuple(taken),
+            tuple(loaded),
             tuple(self.inflated),
             tuple(self.skipped),
-            tuple(missed),
+            tuple(missing),
         )
 
     def _skip_other_classifier(self) -> None:
-        """Another data set's classifier is of no use; its trunk is."""
+        """Skip a classifier for another number of classes."""
         for name in ("fc.weight", "fc.bias"):
             if name in self.state and len(self.state[name]) != len(self.target[name]):
                 self.skipped.append(name)
 
-    def _fit(self, name: str) -> Tensor:
-        """The file's tensor in the shape of ours: kernels squeezed, or inflated over time."""
+    def _convert(self, name: str) -> Tensor:
+        """The file's tensor in the shape of the network's, inflated over time where needed."""
         source, target = self.state[name], self.target[name]
         if source.shape == target.shape and (self.layout is OWN or source.ndim != 4):
             return source
         module = self.modules[name.rpartition(".")[0]]
         if source.ndim in (4, 5):
-            source, taps = _volume(source), _taps(module)
+            source, taps = _as_5d(source), _temporal_taps(module)
             if self.layout.inflates and source.shape[2] == 1 < taps:
                 self.inflated.append(name)
                 source = source.expand(-1, -1, taps, -1, -1) / taps
-            if source.shape == _volume_shape(module, target):
+            if source.shape == _shape_5d(module, target):
                 return source.reshape(target.shape)
         theirs, ours = tuple(self.state[name].shape), tuple(target.shape)
-        raise self._misfit(f"its {name} is {theirs}, and this network's is {ours}")
+        raise self._mismatch(f"its {name} has shape {theirs}, this network's has {ours}")
 
-    def _check_missed(self, missed: list[str]) -> None:
-        """Only whole kinds of tensors may be missing: all added modules, or the classifier."""
-        added = [n for n in self.target if ".mixer." in n]
-        if set(added) & set(self.state):
-            added = []
-        classifier = [n for n in missed if n.startswith("fc.")] if self.skipped else []
-        lacking = [n for n in missed if n not in added and n not in classifier]
+    def _check_missing(self, missing: list[str]) -> None:
+        """Refuse missing tensors, except for all mixers or a skipped classifier."""
+        mixers = [n for n in self.target if ".mixer." in n]
+        if set(mixers) & set(self.state):
+            mixers = []
+        classifier = [n for n in missing if n.startswith("fc.")] if self.skipped else []
+        lacking = [n for n in missing if n not in mixers and n not in classifier]
         if lacking:
-            raise self._misfit(f"it lacks {_some(lacking)}")
+            raise self._mismatch(f"it lacks {_shorten(lacking)}")
 
-    def _misfit(self, why: str) -> ModelError:
+    def _mismatch(self, reason: str) -> ModelError:
         return ModelError(
-            f"{self.path}: a {self.layout.name} checkpoint of another architecture: {why}. "
-            "Build the network it was made for (name, depth, options)"
+            f"{self.path}: a {self.layout.name} checkpoint of another architecture: {reason}; "
+            "build the network that it was saved from (name, depth, options)"
         )
 
 
@@ -185,37 +190,41 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such weights file") from None
+        raise ModelError(f"{path}: no such weights file; check the path") from None
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: holds more than tensors, or is no torch.save file, and is not opened "
-            "(loading it could run its code). If you trust it, save its state_dict alone"
+            f"{path}: not a torch.save file, or one that holds more than tensors, which could run "
+            "code; if you trust it, save its state_dict alone"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path}: cannot be read as a torch.save file: {reason}") from error
+        raise ModelError(
+            f"{path}: cannot be read as a torch.save file ({reason}); copy it again"
+        ) from error
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without the prefixes of DDP and torch.compile.
+    """The state dict of a checkpoint, without the prefixes of DDP and torch.compile.
 
-    Of a run that kept averaged weights those are taken, as evaluation does.
+    Averaged weights are preferred where a run has kept them, as in evaluation.
     """
     if isinstance(content, dict):
         inner = (content.get(key) for key in ("average", "state_dict", "model"))
-        content = next((found for found in inner if isinstance(found, dict)), content)
+        content = next((state for state in inner if isinstance(state, dict)), content)
     tensors = isinstance(content, dict) and content
     if not tensors or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(f"{path}: holds no state_dict (a mapping of names to tensors)")
+        raise ModelError(f"{path}: has no state_dict (a mapping of names to tensors)")
     return {re.sub(r"^((module|_orig_mod)\.)+", "", str(k)): v for k, v in content.items()}
 
 
 def _recognise(state: State, path: Path) -> Layout:
     for layout in LAYOUTS:
-        if any(re.match(layout.telling, name) for name in state):
+        if any(re.match(layout.signature, name) for name in state):
             return layout
     known = ", ".join(layout.name for layout in LAYOUTS)
-    raise ModelError(f"{path}: no known layout ({known}); it holds {_some(list(state))}")
+    raise ModelError(
+        f"{path}: unknown layout, with tensors {_shorten(list(state))}; known layouts: {known}"
+    )
 
 
 def _rename(name: str, layout: Layout) -> str:
@@ -224,17 +233,17 @@ def _rename(name: str, layout: Layout) -> str:
     return name
 
 
-def _volume(kernel: Tensor) -> Tensor:
-    """A foreign 4-D kernel (O, I, h, w) as (O, I, 1, h, w); a 5-D one as it is."""
+def _as_5d(kernel: Tensor) -> Tensor:
+    """A 4-D kernel (O, I, h, w) as (O, I, 1, h, w); a 5-D one unchanged."""
     return kernel if kernel.ndim == 5 else kernel.unsqueeze(2)
 
 
-def _taps(module: nn.Module) -> int:
+def _temporal_taps(module: nn.Module) -> int:
     return 1 if isinstance(module, SpatialConv) else 3
 
 
-def _volume_shape(module: nn.Module, target: Tensor) -> tuple[int, ...]:
-    """The 5-D shape (O, I, t, h, w) that our kernel stands for."""
+def _shape_5d(module: nn.Module, target: Tensor) -> tuple[int, ...]:
+    """The shape (O, I, t, h, w) of a convolution's kernel over time and space."""
     if isinstance(module, TemporalConv):
         return (*target.shape, 1)
     if isinstance(module, SpatialConv):
@@ -242,6 +251,6 @@ def _volume_shape(module: nn.Module, target: Tensor) -> tuple[int, ...]:
     return tuple(target.shape)
 
 
-def _some(names: list[str] | tuple[str, ...], limit: int = 3) -> str:
+def _shorten(names: list[str] | tuple[str, ...], limit: int = 3) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

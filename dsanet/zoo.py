@@ -1,4 +1,4 @@
-"""Every network of the paper by name, and the options that make its ablations."""
+"""Builds the networks of the paper by name, with the options of its ablations."""
 
 from __future__ import annotations
 
@@ -29,12 +29,19 @@ NAMES = (
 class NetworkConfig:
     """Options of a network; the defaults are the paper's.
 
-    ``alpha``, ``beta``, ``kernel_size`` (L) and ``position`` shape DSA (Table 2b, c, e); ``stages``
-    (2 to 5, for res2 to res5) and ``every`` (n: the last of each n blocks) place DSA or SE
-    (Table 2d, f); ``stages`` places V4D too, one after the middle block of each. ``reduction`` is
-    SE's. ``dropout`` precedes the classifier. ``width`` is the stem's, and scales all; ``blocks``
-    overrides the number of blocks per stage. ``inflate_shortcuts`` gives the shortcuts of inflated
-    stages 3 taps over T, which comes near the paper's 32.3 M parameters for R18.
+    Attributes:
+        alpha: width of DSA's hidden layer in units of U (Table 2c).
+        beta: share of the channels that DSA mixes (Table 2e).
+        kernel_size: L, snippets that DSA mixes.
+        position: position of DSA or SE in a residual block (Table 2b).
+        stages: stages with DSA, SE or V4D, 2 to 5 for res2 to res5 (Table 2d, 2f).
+        every: n: DSA or SE is in the last of each n blocks of a stage.
+        reduction: of SE's hidden layer.
+        dropout: before the classifier.
+        width: channels of the stem; all other widths scale with it.
+        blocks: blocks per stage; null: the backbone's.
+        inflate_shortcuts: shortcuts of inflated stages have 3 taps over T, which comes near the
+            paper's 32.3 M parameters for R18.
     """
 
     alpha: int = 2
@@ -50,7 +57,7 @@ class NetworkConfig:
     inflate_shortcuts: bool = False
 
 
-# The options beside those of every network that a family understands.
+# Options of all networks, then those of each family.
 COMMON = {"dropout", "width", "blocks", "inflate_shortcuts"}
 FAMILY_OPTIONS: dict[str, set[str]] = {
     "": set(),
@@ -62,26 +69,26 @@ FAMILY_OPTIONS: dict[str, set[str]] = {
 
 
 def list_models() -> list[str]:
-    """The names that ``build_model`` knows."""
+    """Names of the networks that ``build_model`` builds."""
     return list(NAMES)
 
 
 def build_model(name: str, *, num_classes: int, segments: int = 4, **options: Any) -> Recognizer:
     """Build a network of the paper: uint8 (B, U, T, H, W, 3) -> float32 logits (B, num_classes).
 
-    ``i3d_*`` and ``tsm_*`` are clip-based (trained with U = 1), ``tsn_*`` the same networks with
-    snippets averaged in training; ``dsa_*`` and ``v4d_*`` mix ``segments`` = U snippets; ``se_*``
-    has SE in DSA's place. ``options`` are the fields of ``NetworkConfig``.
+    ``i3d_*`` and ``tsm_*`` are clip-based (trained with U = 1), ``tsn_*`` are the same networks
+    with the snippets averaged in training, ``dsa_*`` and ``v4d_*`` mix ``segments`` = U snippets,
+    and ``se_*`` have SE in place of DSA. ``options`` are the fields of ``NetworkConfig``.
 
-    The result's ``segments`` is the U it must be given, or None for any number;
-    ``train_segments`` the U it is meant to be trained with.
+    The result's ``segments`` is the U of its input, or None for any number; ``train_segments`` is
+    the U to train with.
 
-    Choices where the paper is silent: DSA in TSM sits as in I3D (position II, every second block of
-    res3 and res4, the shift staying inside a snippet); SE likewise (see ``SE``); V4D's norm and
-    place (see ``V4DBlock``).
+    Where the paper does not specify them: DSA in TSM is placed as in I3D (position II, every second
+    block of res3 and res4, with the shift inside a snippet), and so is SE (see ``SE``); for V4D's
+    norm and position see ``V4DBlock``.
 
     Raises:
-        OptionError: an unknown name or option, an option that this network has no use for, or a
+        OptionError: an unknown name or option, an option that this network does not have, or a
             value out of range.
     """
     if name not in NAMES:
@@ -167,7 +174,7 @@ def _trunk_spec(name: str, spec: TrunkSpec, config: NetworkConfig) -> TrunkSpec:
 
 
 def _add_mixers(trunk: Trunk, family: str, config: NetworkConfig, segments: int) -> None:
-    """Insert the family's modules into the trunk's blocks."""
+    """Insert the modules of a family into the blocks of a trunk."""
     if family not in ("dsa", "se", "v4d"):
         return
     if family == "v4d":
@@ -185,12 +192,12 @@ def _add_mixers(trunk: Trunk, family: str, config: NetworkConfig, segments: int)
 def _mixer(family: str, channels: int, config: NetworkConfig, segments: int) -> nn.Module:
     if family == "se":
         return SE(channels, config.reduction)
-    aggregated_channels(channels, config.beta)  # refuse now what the first step would refuse
+    aggregated_channels(channels, config.beta)  # an error here, not in the first step
     return DSA(segments, alpha=config.alpha, beta=config.beta, kernel_size=config.kernel_size)
 
 
 def _every_nth(trunk: Trunk, config: NetworkConfig) -> list[Block]:
-    """The last of each ``every`` blocks of the stages: blocks 2, 4, 6 of res4 for every=2."""
+    """The last of each ``every`` blocks of a stage: blocks 2, 4, 6 of res4 for every = 2."""
     stages = [trunk.stage(number) for number in sorted(set(config.stages))]
     blocks = [block for stage in stages for block in stage[config.every - 1 :: config.every]]
     must = f"leave at least one block of stages {config.stages}"
@@ -199,6 +206,6 @@ def _every_nth(trunk: Trunk, config: NetworkConfig) -> list[Block]:
 
 
 def _middle_blocks(trunk: Trunk, config: NetworkConfig) -> list[Block]:
-    """One block per stage, the middle one (the lower of two)."""
+    """The middle block of each stage, the lower one of two."""
     stages = [trunk.stage(number) for number in sorted(set(config.stages))]
     return [stage[(len(stage) - 1) // 2] for stage in stages]

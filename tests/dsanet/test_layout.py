@@ -1,4 +1,4 @@
-"""channels_last from first map to last, views where views are promised, no hidden copies."""
+"""Every map is channels_last, folding is a view, and a step copies no map."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def dense_last(x: Tensor) -> bool:
 
 @pytest.mark.parametrize("name", dsanet.list_models())
 def test_every_map_is_channels_last(name, clips):
-    """Walks every 4-D and 5-D tensor that any module takes or gives in a training step."""
+    """Checks all 4-D and 5-D inputs and outputs of modules in a training step."""
     model = dsanet.build_model(name, **SMALL)
-    walked = []
+    maps = []
 
-    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         for x in (inputs[0], output):
             if x.ndim in (4, 5) and x.shape[-1] > 1:
-                walked.append((module.__class__.__name__, dense_last(x), x.stride()))
+                maps.append((module.__class__.__name__, dense_last(x), x.stride()))
 
     for module in model.trunk.modules():
-        module.register_forward_hook(note)
+        module.register_forward_hook(record)
     model(clips(size=64))
-    assert len(walked) > 30
-    assert [w for w in walked if not w[1]] == []
+    assert len(maps) > 30
+    assert [entry for entry in maps if not entry[1]] == []
 
 
 def test_weights_are_channels_last():
@@ -45,7 +45,7 @@ def test_weights_are_channels_last():
 
 @pytest.mark.parametrize("name", ["i3d_r50", "v4d_i3d_r18", "se_i3d_r18"])
 def test_gradients_have_the_strides_of_their_weights(name, clips):
-    """Where they differ, as they could for kernels of one tap, DDP copies and warns."""
+    """Otherwise DDP would copy them and warn; kernels of one tap fit two layouts."""
     model = dsanet.build_model(name, **SMALL)
     model(clips(size=32)).sum().backward()
     kernels = [p for p in model.parameters() if p.ndim > 3]
@@ -55,7 +55,7 @@ def test_gradients_have_the_strides_of_their_weights(name, clips):
 
 @pytest.mark.parametrize("make", [TemporalConv, lambda i, o: VolumeConv(i, o, 3)])
 def test_folding_copies_nothing(make):
-    """The convolution underneath reads the map's own storage."""
+    """The input of the convolution is a view of the map."""
     conv, seen = make(8, 8), []
     x = torch.randn(6, 8, 5, 7).contiguous(memory_format=torch.channels_last)
     conv._conv_forward = lambda v, w, b: (
@@ -76,8 +76,8 @@ def test_v4d_folding_copies_nothing():
     assert dense_last(seen[1])
 
 
-def test_bytes_are_read_where_they_lie(clips):
-    """The clip becomes a channels_last map as a view: the loader's memory is the first map's."""
+def test_clips_become_maps_without_a_copy(clips):
+    """The first map is a channels_last view of the loader's memory."""
     x = clips()
     folded = x.flatten(0, 2).permute(0, 3, 1, 2)
     assert folded.data_ptr() == x.data_ptr()
@@ -85,9 +85,9 @@ def test_bytes_are_read_where_they_lie(clips):
 
 
 def copies(name: str, x: Tensor) -> list[tuple[str, list[int], str]]:
-    """Copy operations over maps in one eager float32 training step, and what called them."""
+    """Copies of maps in one eager float32 training step: operation, shape, and its caller."""
     model = dsanet.build_model(name, **SMALL)
-    model(x).sum().backward()  # gradients exist from here on
+    model(x).sum().backward()  # allocates the gradients
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as run:
         model(x).sum().backward()
     weights = {tuple(p.shape) for p in model.parameters()}
@@ -100,7 +100,7 @@ def copies(name: str, x: Tensor) -> list[tuple[str, list[int], str]]:
 
 
 def _cause(event) -> str:
-    """The operation above a copy that is no copy itself."""
+    """The innermost operation around a copy that is not itself a copy."""
     while event is not None and event.name in COPIES:
         event = event.cpu_parent
     return event.name if event is not None else "the network itself"
@@ -108,8 +108,8 @@ def _cause(event) -> str:
 
 @pytest.mark.parametrize("name", dsanet.list_models())
 def test_no_hidden_copies_in_a_step(name, clips):
-    """A step copies no map, but for what is arithmetic: bytes that become floats in the
-    normalising product (once), and zero padding inside DSA and TSM's shift."""
+    """The only copies are arithmetic: bytes that become floats in the normalising product (once),
+    and zero padding in DSA and in TSM's shift."""
     found = copies(name, clips(size=64))
     causes = {cause for *_, cause in found}
     assert causes <= {"aten::mul", "aten::constant_pad_nd"}, found

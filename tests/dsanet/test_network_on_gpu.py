@@ -1,4 +1,4 @@
-"""On a GPU: the same logits, one compiled graph, channels_last kept, memory that does not grow."""
+"""On a GPU: logits of the CPU, one compiled graph, channels_last maps, constant memory."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_every_map_is_channels_last(name, clips):
     model = dsanet.build_model(name, **SMALL).cuda()
     lost = []
 
-    def note(module: nn.Module, _inputs: tuple, out: torch.Tensor) -> None:
+    def record(module: nn.Module, _inputs: tuple, out: torch.Tensor) -> None:
         layout = torch.channels_last if out.ndim == 4 else torch.channels_last_3d
         if out.ndim in (4, 5) and not out.is_contiguous(memory_format=layout):
             lost.append((type(module).__name__, tuple(out.shape), out.stride()))
 
     for module in model.trunk.modules():
-        module.register_forward_hook(note)
+        module.register_forward_hook(record)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         model(clips(size=64).cuda())
     assert lost == []
@@ -66,7 +66,7 @@ def test_compiled_step(name, clips):
 
 
 def test_no_layout_kernels_in_a_compiled_step(clips):
-    """cuDNN and Inductor agree on channels_last: no transposition kernel runs."""
+    """No transposition kernel runs, as cuDNN and Inductor agree on channels_last."""
     torch._dynamo.reset()
     model = dsanet.build_model("dsa_i3d_r50", **SMALL).cuda()
     run, x = torch.compile(model, fullgraph=True, dynamic=False), clips(size=64).cuda()
@@ -77,9 +77,9 @@ def test_no_layout_kernels_in_a_compiled_step(clips):
 
     for _ in range(3):
         step()
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         step()
         torch.cuda.synchronize()
-    kernels = {event.key for event in seen.key_averages()}
+    kernels = {event.key for event in profiler.key_averages()}
     assert not [k for k in kernels if "nchwToNhwc" in k or "nhwcToNchw" in k]
     torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""Every network equals a plain Conv3d one: outputs, gradients, running statistics (float64)."""
+"""Every network against a plain Conv3d one: logits, gradients, running statistics (float64)."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def pair(name, options, reference, translate, segments=4):
     model = dsanet.build_model(name, num_classes=5, segments=segments, **SMALL, **options).double()
     model.load_state_dict(translate(net, net.state_dict()))
     std = torch.tensor(STD, dtype=torch.float64)
-    model.scale = (1 / std).view(1, 3, 1, 1)  # not the float32 ones, which differ in digit 8
+    model.scale = (1 / std).view(1, 3, 1, 1)  # float64, as in the reference
     model.shift = (-torch.tensor(MEAN, dtype=torch.float64) / std).view(1, 3, 1, 1)
     return model, net
 
 
-def close(ours, theirs, what=""):
+def assert_close(ours, theirs, name=""):
     scale = theirs.abs().max().clamp_min(1e-6)
     difference = (ours - theirs).abs().max() / scale
-    assert difference < 1e-9, f"{what}: {difference:.2e} of its largest value"
+    assert difference < 1e-9, f"{name}: {difference:.2e} of its largest value"
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
@@ -47,16 +47,16 @@ def test_training_step_equals_conv3d(name, options, reference, translate, clips)
     model, net = pair(name, options, reference, translate)
     x, labels = clips(T=3), torch.tensor([1, 4])
     ours, theirs = model(x), net(normalise(x, torch.float64))
-    close(ours, theirs, "logits")
+    assert_close(ours, theirs, "logits")
     nn.functional.cross_entropy(ours, labels).backward()
     nn.functional.cross_entropy(theirs, labels).backward()
     expected = translate(net, {n: p.grad for n, p in net.named_parameters()})
     for n, parameter in model.named_parameters():
-        close(parameter.grad, expected[n], f"gradient of {n}")
+        assert_close(parameter.grad, expected[n], f"gradient of {n}")
     statistics = translate(net, dict(net.named_buffers()))
     for n, buffer in model.named_buffers():
         if n.startswith("trunk."):
-            close(buffer.double(), statistics[n].double(), n)
+            assert_close(buffer.double(), statistics[n].double(), n)
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
@@ -64,31 +64,31 @@ def test_eval_equals_conv3d(name, options, reference, translate, clips):
     model, net = pair(name, options, reference, translate)
     x = clips(B=1, T=2, size=40)
     with torch.no_grad():
-        close(model.eval()(x), net.eval()(normalise(x, torch.float64)), "logits")
+        assert_close(model.eval()(x), net.eval()(normalise(x, torch.float64)), "logits")
 
 
 @pytest.mark.parametrize("name", ["dsa_i3d_r50", "v4d_i3d_r18"])
 def test_other_numbers_of_snippets(name, reference, translate, clips):
     model, net = pair(name, {}, reference, translate, segments=3)
     x = clips(U=3, T=2)
-    close(model(x), net(normalise(x, torch.float64)), "logits")
+    assert_close(model(x), net(normalise(x, torch.float64)), "logits")
 
 
 def test_five_taps_over_snippets(reference, translate, clips):
     model, net = pair("dsa_i3d_r18", {"kernel_size": 5}, reference, translate)
     x = clips(T=2)
-    close(model(x), net(normalise(x, torch.float64)), "logits")
+    assert_close(model(x), net(normalise(x, torch.float64)), "logits")
 
 
 def test_inflated_shortcuts(reference, translate, clips):
     for name in ("i3d_r18", "i3d_r50"):
         model, net = pair(name, {"inflate_shortcuts": True}, reference, translate)
         x = clips(T=3)
-        close(model(x), net(normalise(x, torch.float64)), f"logits of {name}")
+        assert_close(model(x), net(normalise(x, torch.float64)), f"logits of {name}")
 
 
-def test_float32_agrees_too(reference, translate, clips):
-    """What is exact in float64 is within float32's rounding in the precision people use."""
+def test_float32_agrees_with_float64(reference, translate, clips):
+    """The logits in float32 differ from those in float64 by rounding."""
     model, net = pair("dsa_i3d_r50", {}, reference, translate)
     x = clips()
     with torch.no_grad():

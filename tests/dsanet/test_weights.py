@@ -1,4 +1,4 @@
-"""Weights in: each layout from an independently written network, and everything refused."""
+"""Loading weights: each layout against an independently written network, and each refusal."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ class ImageResNet(nn.Module):
         return x.mean((2, 3))
 
 
-def stir(net: nn.Module) -> nn.Module:
-    """Running statistics and affine weights away from their initialisation."""
+def randomise_statistics(net: nn.Module) -> nn.Module:
+    """Give batch norms weights and running statistics unlike their initial ones."""
     for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
             nn.init.normal_(module.running_mean, 0, 0.2)
@@ -88,23 +88,23 @@ def save(tmp_path):
 
 @pytest.mark.parametrize("name", ["i3d_r18", "i3d_r50", "tsm_r50", "dsa_i3d_r50", "v4d_i3d_r18"])
 def test_imagenet_is_inflated(name, save):
-    """A video that stands still gives, in every interior frame, the image network's features.
+    """A still video has, in every interior frame, the features of the image network.
 
-    At the first and last frame zero padding takes a tap away from inflated kernels, and the shift
-    takes channels: so one looks at the middle of a clip longer than the receptive field reaches.
+    Zero padding drops taps of inflated kernels at the first and last frames, so the middle of a
+    clip longer than the receptive field is compared.
     """
-    image = stir(ImageResNet(int(name[-2:])))
+    image = randomise_statistics(ImageResNet(int(name[-2:])))
     model = build_model(name, **SMALL).eval()
     report = load_weights(model, save(image.state_dict()))
     assert report.layout == "torchvision ImageNet"
     assert sorted(report.skipped) == ["imagenet.bias", "imagenet.weight"]
     inflated = {"i3d_r18": 8, "i3d_r50": 9, "tsm_r50": 0, "dsa_i3d_r50": 9, "v4d_i3d_r18": 8}
     assert len(report.inflated) == inflated[name]
-    missed = {n.split(".mixer.")[0] for n in report.missed if ".mixer." in n}
-    assert bool(missed) == name.startswith(("dsa", "v4d"))
-    assert {n for n in report.missed if ".mixer." not in n} == {"fc.weight", "fc.bias"}
+    missing = {n.split(".mixer.")[0] for n in report.missing if ".mixer." in n}
+    assert bool(missing) == name.startswith(("dsa", "v4d"))
+    assert {n for n in report.missing if ".mixer." not in n} == {"fc.weight", "fc.bias"}
     if name == "tsm_r50" or name.startswith("dsa"):
-        return  # shift and aggregation change a still video; the kernels are compared below
+        return  # shift and DSA change a still video; the kernels are compared below
     frame = torch.randint(0, 256, (1, 1, 1, 32, 32, 3), dtype=torch.uint8)
     maps = []
     model.trunk.register_forward_hook(lambda _m, _i, out: maps.append(out))
@@ -136,7 +136,7 @@ def test_release_layout(name, prefix, reference, save, clips):
     model = build_model(name, **SMALL).eval()
     report = load_weights(model, save({"meta": {"epoch": 100}, "state_dict": state}))
     assert report.layout == "DSANet release"
-    assert (report.skipped, report.missed, report.inflated) == ((), (), ())
+    assert (report.skipped, report.missing, report.inflated) == ((), (), ())
     x = clips()
     with torch.no_grad():
         torch.testing.assert_close(model(x), net(normalise(x)), rtol=1e-3, atol=1e-4)
@@ -159,7 +159,7 @@ def mmaction(name: str, flat: bool) -> str:
 
 @pytest.mark.parametrize("name", ["i3d_r50", "tsm_r50"])
 def test_mmaction2_layout(name, reference, save, clips):
-    """SlowOnly has 5-D kernels; TSM has 4-D ones, and a wrapper ``net`` round each shifted conv."""
+    """SlowOnly has 5-D kernels; TSM has 4-D ones and a wrapper ``net`` around shifted convs."""
     flat = name == "tsm_r50"
     net = reference(name, width=16).float().eval()
     state = {
@@ -172,7 +172,7 @@ def test_mmaction2_layout(name, reference, save, clips):
     state["data_preprocessor.mean"] = torch.zeros(3, 1, 1)
     model = build_model(name, **SMALL).eval()
     report = load_weights(model, save({"state_dict": state}))
-    assert (report.layout, report.missed) == ("mmaction2", ())
+    assert (report.layout, report.missing) == ("mmaction2", ())
     assert report.skipped == ("data_preprocessor.mean",)
     x = clips()
     with torch.no_grad():
@@ -196,30 +196,30 @@ def test_tsm_release_layout(reference, save, clips):
 @pytest.mark.parametrize("name", dsanet.list_models())
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s, "step": 3}])
 def test_own_layout(name, wrap, save, clips):
-    theirs = stir(build_model(name, **SMALL))
+    theirs = randomise_statistics(build_model(name, **SMALL))
     state = {f"_orig_mod.{n}": t for n, t in theirs.state_dict().items()}
     ours = build_model(name, **SMALL).eval()
     report = load_weights(ours, save(wrap(state)))
-    assert (report.layout, report.missed, report.skipped) == ("dsanet", (), ())
+    assert (report.layout, report.missing, report.skipped) == ("dsanet", (), ())
     x = clips(T=2)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
 
 
-def test_layout_in_memory_stays(save):
+def test_memory_layout_is_kept(save):
     model = build_model("i3d_r18", **SMALL)
     load_weights(model, save(ImageResNet(18).state_dict()))
     weight = model.trunk.layer3[0].conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def test_dsa_starts_from_an_averaging_network(save):
-    """Fine-tuning: the trunk is taken, DSA keeps its initialisation, and the report says so."""
+def test_dsa_is_fine_tuned_from_a_tsn_network(save):
+    """The trunk is loaded, DSA keeps its initialisation, and the report says so."""
     plain, model = build_model("tsn_i3d_r18", **SMALL), build_model("dsa_i3d_r18", **SMALL)
     before = model.trunk.layer2[1].mixer.generate[0].weight.clone()
     report = load_weights(model, save(plain.state_dict()))
-    assert all(".mixer." in n for n in report.missed)
-    assert len(report.missed) == 12
+    assert all(".mixer." in n for n in report.missing)
+    assert len(report.missing) == 12
     torch.testing.assert_close(model.trunk.layer2[1].mixer.generate[0].weight, before)
     assert "left at their initialisation" in str(report)
 
@@ -230,12 +230,12 @@ def test_classifier_of_another_data_set_is_skipped(save):
     report = load_weights(
         model, save(build_model("i3d_r18", **SMALL | {"num_classes": 9}).state_dict())
     )
-    assert report.skipped == report.missed == ("fc.weight", "fc.bias")
+    assert report.skipped == report.missing == ("fc.weight", "fc.bias")
     torch.testing.assert_close(model.fc.weight, before)
     assert "skipped from the file: fc.weight, fc.bias" in str(report)
 
 
-def broken(state: dict[str, Tensor], change: str) -> dict[str, Tensor]:
+def damaged(state: dict[str, Tensor], change: str) -> dict[str, Tensor]:
     state = dict(state)
     if change == "less":
         del state["trunk.layer3.0.conv2.weight"]
@@ -249,19 +249,19 @@ def broken(state: dict[str, Tensor], change: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ("less", r"lacks trunk\.layer3\.0\.conv2\.weight"),
-        ("more", r"holds trunk\.layer9\.conv1\.weight"),
-        ("shape", r"bn1\.weight is \(17,\), and this network's is \(16,\)"),
+        ("more", r"it has trunk\.layer9\.conv1\.weight"),
+        ("shape", r"bn1\.weight has shape \(17,\), this network's has \(16,\)"),
         ("half a mixer", r"lacks trunk\.layer2\.1\.mixer\.generate\.0\.weight"),
     ],
 )
-def test_all_or_nothing(change, words, save):
+def test_a_mismatch_changes_nothing(change, message, save):
     source, model = build_model("dsa_i3d_r18", **SMALL), build_model("dsa_i3d_r18", **SMALL)
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    with pytest.raises(ModelError, match=words):
-        load_weights(model, save(broken(source.state_dict(), change)))
+    with pytest.raises(ModelError, match=message):
+        load_weights(model, save(damaged(source.state_dict(), change)))
     for n, t in model.state_dict().items():
         torch.testing.assert_close(t, before[n], rtol=0, atol=0)
 
@@ -286,7 +286,7 @@ def test_another_architecture_is_refused(source, target, save):
 
 
 def test_video_kernels_are_not_inflated(reference, save):
-    """Only image networks are: a release checkpoint without temporal taps is another network."""
+    """A release checkpoint without temporal taps is refused; only image networks are inflated."""
     net = reference("i3d_r50", width=16)
     state = {n: t[:, :, :1] if t.ndim == 5 else t for n, t in net.state_dict().items()}
     with pytest.raises(ModelError, match=r"layer3\.0\.conv1"):
@@ -298,7 +298,7 @@ class Harmful:
         return (print, ("executed",))
 
 
-def test_files_that_are_no_weights(tmp_path, save, capsys):
+def test_files_without_weights_are_refused(tmp_path, save, capsys):
     model = build_model("i3d_r18", **SMALL)
     (tmp_path / "text.pth").write_text("not weights")
     (tmp_path / "empty.pth").touch()
@@ -317,10 +317,10 @@ def test_files_that_are_no_weights(tmp_path, save, capsys):
         save({"state_dict": Harmful()}, "code.pth"): "more than tensors",
         save([1, 2], "list.pth"): "no state_dict",
         save({}, "nothing.pth"): "no state_dict",
-        save({"a": torch.zeros(1)}, "other.pth"): "no known layout",
+        save({"a": torch.zeros(1)}, "other.pth"): "unknown layout",
     }
-    for path, words in paths.items():
-        with pytest.raises(ModelError, match=words) as caught:
+    for path, message in paths.items():
+        with pytest.raises(ModelError, match=message) as caught:
             load_weights(model, path)
         assert "\n" not in str(caught.value)
     assert "executed" not in capsys.readouterr().out

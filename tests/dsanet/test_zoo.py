@@ -1,4 +1,4 @@
-"""Names, options, counts, what depends on the order of snippets, and what is refused."""
+"""Networks by name: parameters, placement, dependence on the order of snippets, errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_v4d_adds_0_8_m_to_r18():
     assert added == 9 * (128**2 + 256**2) + 2 * (128 + 256)
 
 
-def placed(name: str, kind: type, **options) -> list[str]:
+def modules_of(name: str, kind: type, **options) -> list[str]:
     with torch.device("meta"):
         model = build_model(name, num_classes=5, **options)
     return [n for n, m in model.named_modules() if isinstance(m, kind)]
@@ -60,18 +60,18 @@ def placed(name: str, kind: type, **options) -> list[str]:
     ("stages", "count"), [((5,), 1), ((4, 5), 4), ((3, 4), 5), ((2, 3), 3), ((2,), 1)]
 )
 def test_number_of_dsa_blocks_of_table_2f(stages, count):
-    assert len(placed("dsa_i3d_r50", DSA, stages=stages)) == count
+    assert len(modules_of("dsa_i3d_r50", DSA, stages=stages)) == count
 
 
 def test_default_placement():
     """Blocks 2 and 4 of res3, 2, 4 and 6 of res4, as the released configuration has it."""
     blocks = ["layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"]
     expected = [f"trunk.{b}.mixer" for b in blocks]
-    assert placed("dsa_i3d_r50", DSA) == expected
-    assert placed("dsa_tsm_r50", DSA) == expected
-    assert placed("se_i3d_r50", SE) == expected
-    assert placed("dsa_i3d_r18", DSA) == ["trunk.layer2.1.mixer", "trunk.layer3.1.mixer"]
-    assert placed("v4d_i3d_r50", V4DBlock) == ["trunk.layer2.1.mixer", "trunk.layer3.2.mixer"]
+    assert modules_of("dsa_i3d_r50", DSA) == expected
+    assert modules_of("dsa_tsm_r50", DSA) == expected
+    assert modules_of("se_i3d_r50", SE) == expected
+    assert modules_of("dsa_i3d_r18", DSA) == ["trunk.layer2.1.mixer", "trunk.layer3.1.mixer"]
+    assert modules_of("v4d_i3d_r50", V4DBlock) == ["trunk.layer2.1.mixer", "trunk.layer3.2.mixer"]
 
 
 @pytest.mark.parametrize("name", dsanet.list_models())
@@ -83,7 +83,7 @@ def test_logits_and_snippets(name, clips):
     assert model.segments == (3 if mixes else None)
     assert model.train_segments == (1 if name.startswith(("i3d", "tsm")) else 3)
     if mixes:
-        with pytest.raises(ModelError, match="mixes 3 snippets"):
+        with pytest.raises(ModelError, match=r"mixes 3 snippets.*got 4"):
             model(clips(U=4))
     else:
         assert model(clips(U=7)).shape == (2, 5)
@@ -91,7 +91,7 @@ def test_logits_and_snippets(name, clips):
 
 @pytest.mark.parametrize("name", dsanet.list_models())
 def test_order_of_snippets(name, clips):
-    """Averaging networks are blind to it; DSA and V4D are not."""
+    """Networks that average snippets ignore their order; DSA and V4D do not."""
     model = build_model(name, **SMALL).eval().double()
     nn.init.normal_(model.fc.weight)
     for module in model.modules():  # a V4D block starts as the identity
@@ -104,18 +104,18 @@ def test_order_of_snippets(name, clips):
     assert spread > 1e-4 if name.startswith(("dsa", "v4d")) else spread < 1e-6
 
 
-def test_videos_of_a_batch_do_not_meet(clips):
-    """In eval mode each video's logits are its own, whatever shares the batch."""
+def test_videos_of_a_batch_are_independent(clips):
+    """In eval mode the logits of a video do not depend on the others of its batch."""
     for name in ("dsa_tsm_r50", "v4d_i3d_r18", "dsa_i3d_r50"):
         model = build_model(name, **SMALL).eval()
         x = clips(B=3)
         with torch.no_grad():
-            alone = torch.cat([model(video[None]) for video in x])
-            torch.testing.assert_close(model(x), alone, rtol=1e-4, atol=1e-6)
+            one_by_one = torch.cat([model(video[None]) for video in x])
+            torch.testing.assert_close(model(x), one_by_one, rtol=1e-4, atol=1e-6)
 
 
 def test_shift_stays_inside_a_snippet(clips):
-    """tsm_*: changing one snippet leaves what the others contribute."""
+    """The logits of tsm_* are the mean over snippets that are passed one by one."""
     model = build_model("tsm_r50", **SMALL).eval()
     x = clips(B=1)
     with torch.no_grad():
@@ -133,11 +133,11 @@ def test_v4d_starts_as_the_identity(clips):
 def test_dropout_draws_a_mask_per_snippet():
     model = build_model("tsn_i3d_r18", **(SMALL | {"dropout": 0.5}))
     nn.init.ones_(model.fc.weight)
-    seen = []
-    model.dropout.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    masks = []
+    model.dropout.register_forward_hook(lambda _m, _i, out: masks.append(out))
     snippet = torch.randint(0, 256, (1, 1, 2, 32, 32, 3), dtype=torch.uint8)
     model(snippet.repeat(1, 4, 1, 1, 1, 1))
-    zeros = (seen[0] == 0)[0]
+    zeros = (masks[0] == 0)[0]
     assert not torch.equal(zeros[0], zeros[1])
     assert 0.2 < zeros.float().mean() < 0.8
 
@@ -149,7 +149,7 @@ def test_initialisation():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "words"),
+    ("name", "options", "message"),
     [
         ("dsa_i3d_r5", {}, "did you mean 'dsa_i3d_r50'"),
         ("nonsense", {}, "known: i3d_r18"),
@@ -176,14 +176,14 @@ def test_initialisation():
         ("i3d_r18", {"num_classes": 0}, "num_classes must be at least 1, got 0"),
     ],
 )
-def test_refuses(name, options, words):
-    with pytest.raises(ModelError, match=words) as caught:
+def test_wrong_options_are_refused(name, options, message):
+    with pytest.raises(ModelError, match=message) as caught:
         build_model(name, **{"num_classes": 5, **options})
     assert caught.value.exit_code == 2, "wrong usage"
 
 
-def test_default_options_are_welcome_everywhere():
-    """A configuration that carries every option at its default builds every network."""
+def test_every_network_accepts_all_default_options():
+    """A configuration file that sets every option to its default builds every network."""
     options = {"alpha": 2, "beta": 0.125, "stages": [3, 4], "position": "II", "blocks": None}
     for name in dsanet.list_models():
         with torch.device("meta"):
@@ -198,7 +198,7 @@ def test_default_options_are_welcome_everywhere():
         torch.zeros(1, 4, 3, 2, 32, 32, dtype=torch.uint8),
     ],
 )
-def test_refuses_clips_of_another_form(bad):
+def test_clips_of_another_dtype_or_shape_are_refused(bad):
     with pytest.raises(ModelError, match="uint8"):
         build_model("i3d_r18", **SMALL)(bad)
 

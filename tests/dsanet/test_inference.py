@@ -1,4 +1,4 @@
-"""Weights out: folded batch norms, torch.export and ONNX give eager's logits."""
+"""Folded batch norms, torch.export and ONNX give the logits of eager mode."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dsanet.inference import ClipShape, export_onnx, export_program, fold_batch_
 ROOT = Path(__file__).parents[2]
 SHAPE = ClipShape(segments=4, frames=3, size=32)
 TINY = {"num_classes": 5, "width": 16, "blocks": (1, 1, 1, 1)}
-# torch's own deprecations inside its exporter, and its remark on channels_last weights in archives
+# Warnings of torch's exporter about its own code, and about channels_last weights in archives.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:No complete tensor:UserWarning"
 )
 
 
 def trained(name: str, **options) -> dsanet.zoo.Recognizer:
-    """A network in eval mode with statistics of its own."""
+    """A network in eval mode whose batch norms have random statistics."""
     every = {"every": 1} if name.startswith(("dsa", "se")) else {}
     model = build_model(name, **(TINY | every | options))
     nn.init.normal_(model.fc.weight)
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
             nn.init.normal_(module.running_mean, 0, 0.2)
@@ -90,7 +90,7 @@ def test_onnx_of_every_network(name, fold, tmp_path):
     check_onnx(fold_batch_norms(model) if fold else model, tmp_path / "model.onnx")
 
 
-def test_a_file_that_was_written_and_read(tmp_path):
+def test_a_saved_program_gives_the_same_logits(tmp_path):
     model = trained("dsa_tsm_r50")
     torch.export.save(export_program(model, SHAPE), tmp_path / "model.pt2")
     x = clip(3)
@@ -100,8 +100,8 @@ def test_a_file_that_was_written_and_read(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [ClipShape(3), ClipShape(4, 0), ClipShape(4, 2, 8)])
-def test_refuses_clips_the_network_cannot_take(shape):
-    with pytest.raises(ModelError):
+def test_other_or_empty_clips_are_refused(shape):
+    with pytest.raises(ModelError, match=r"^(segments|frames|size) must be .*, got "):
         export_program(trained("dsa_i3d_r18"), shape)
 
 
@@ -120,7 +120,7 @@ def test_tool(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "words"),
+    ("args", "code", "message"),
     [
         (("--model", "nope", "--num-classes", "5", "--out", "x.pt2"), 2, "unknown network 'nope'"),
         (("--model", "i3d_r18", "--out", "x.pt2"), 2, "--model needs --num-classes"),
@@ -128,8 +128,8 @@ def test_tool(tmp_path):
         (("--checkpoint", "/nowhere", "--out", "x.pt2"), 1, "/nowhere"),
     ],
 )
-def test_tool_refuses(args, code, words):
+def test_wrong_usage_of_the_tool(args, code, message):
     done = tool(*args)
     assert done.returncode == code
-    assert words in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
