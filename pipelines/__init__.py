@@ -8,7 +8,7 @@ from pipelines.plan.crops import AugmentConfig
 from pipelines.plan.planner import OrderConfig
 from pipelines.plan.sampling import SamplingConfig
 from pipelines.rank import Rank
-from pipelines.read.staging import open_data
+from pipelines.read.remote import open_data
 from pipelines.train_loader import TrainLoader
 
 __all__ = [

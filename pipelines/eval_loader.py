@@ -67,7 +67,7 @@ class EvalLoader(Loader):
             crop_size=crop_size,
             resize_short=resize_short,
         )
-        reader = open_reader(split, config, spec.head)
+        reader = open_reader(split, config, spec.input)
         policy = OmitBroken()
         source: BatchSource[Any]
         if stream is not None:

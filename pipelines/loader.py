@@ -21,11 +21,11 @@ from pipelines.resources import LoaderResources
 from pipelines.watchdog import Activity
 from shards import Split
 
-# Head of the graph -> the reader of what it takes.
+# Input of the graph (`GraphSpec.input`) -> its reader.
 READERS: dict[str, type[FrameReader]] = {
-    "image": FrameReader,
-    "video": ContainerReader,
-    "frames": PyavReader,
+    "jpeg": FrameReader,
+    "mp4": ContainerReader,
+    "pixels": PyavReader,
 }
 
 
@@ -128,10 +128,10 @@ def _batch(loaded: LoadedBatch, clips: torch.Tensor) -> Batch:
     )
 
 
-def open_reader(split: Split, config: LoaderConfig, head: str) -> FrameReader:
-    """A reader of what this head of the decoding graph takes (see `GraphSpec`)."""
+def open_reader(split: Split, config: LoaderConfig, graph_input: str) -> FrameReader:
+    """The reader for an input of the decoding graph (see `GraphSpec.input`)."""
     gap = _gap_kb(split, config) << 10
-    return READERS[head](split, Activity(), threads=config.read_threads, gap=gap)
+    return READERS[graph_input](split, Activity(), threads=config.read_threads, gap=gap)
 
 
 def _gap_kb(split: Split, config: LoaderConfig) -> int:

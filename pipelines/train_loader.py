@@ -63,7 +63,7 @@ class TrainLoader(Loader):
         self.plans = TrainPlans(self.planner, config.order, rank, batch_size)
         share = len(split) // rank.world
         self.quarantine = Quarantine(quarantine, share, config.bad_share, rank.rank)
-        reader = open_reader(split, config, spec.head)
+        reader = open_reader(split, config, spec.input)
         policy = ReplaceBroken(self.planner, reader, self.quarantine)
         source: BatchSource[Any]
         if stream is not None:

@@ -16,10 +16,10 @@ from pipelines.decode.decoder import Decoder
 from pipelines.decode.graph import (
     AS_STORED,
     COLOURS,
+    crop_frames,
     dali,
-    decoded_image,
-    decoded_video,
-    results,
+    decode_jpeg,
+    decode_mp4,
     tensors,
 )
 from pipelines.read.gops import Container
@@ -43,10 +43,10 @@ def build_decoder(spec: StreamSpec) -> Any:
     def graph() -> Any:
         encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
         frames: Any = None
-        if graph_spec.head == "image":
+        if graph_spec.input == "jpeg":
             size = fn.peek_image_shape(encoded, **AS_STORED)[0:2]
         else:
-            frames = decoded_video(encoded, graph_spec)
+            frames = decode_mp4(encoded, graph_spec)
             size = frames.shape()[1:3]
         height, width = (fn.cast(size[axis], dtype=types.FLOAT) for axis in (0, 1))
         augmentation: dict[str, Any] = {}
@@ -57,11 +57,11 @@ def build_decoder(spec: StreamSpec) -> Any:
             windows = [_train_window(height, width, draws, spec)]
             augmentation["flip"] = fn.cast(draws[FLIP] < spec.augment.flip, dtype=types.INT32)
         if frames is None:
-            frames = decoded_image(encoded, windows[0], graph_spec)
+            frames = decode_jpeg(encoded, windows[0], graph_spec)
         if graph_spec.colour:
             factors = fn.external_source(name="colours", dtype=types.FLOAT, ndim=1)
             augmentation |= {name: factors[column] for column, name in enumerate(COLOURS)}
-        return results(frames, windows, augmentation, graph_spec)
+        return crop_frames(frames, windows, augmentation, graph_spec)
 
     pipeline = graph()
     pipeline.build()
@@ -175,18 +175,18 @@ class StreamDecoder(Decoder):
 
     def submit(self, batch: Any) -> None:
         """Start decoding a StreamBatch."""
-        image = self.spec.head == "image"
-        names = [] if image else ["picks", "gather"]
+        jpegs = self.spec.input == "jpeg"
+        names = [] if jpegs else ["picks", "gather"]
         names += ["draws"] if self.stream.draws else []
         names += ["colours"] if self.spec.colour else []
         encoded = batch.column("encoded")
-        if image:
+        if jpegs:
             pieces = map(split_bytes, encoded, batch.column("sizes"))
             encoded = [frame for video in pieces for frame in video]
         self.pipeline.feed_input("encoded", tensors(encoded))
         for name in names:
             column = batch.column(name)
-            if image:  # each frame is a sample of the graph; a video has one draw for all
+            if jpegs:  # each frame is a sample of the graph; a video has one draw for all
                 column = [value for value in column for _ in range(self.frames)]
             self.pipeline.feed_input(name, column)
         self.pipeline.schedule_run()

@@ -1,10 +1,10 @@
-"""Pruning in DALI's arithmetic: of a whole mp4 only what the wanted frames need, without Python.
+"""Prunes a stored mp4 to the bytes that the wanted frames need, inside the DALI graph.
 
-`gops.py` does the same in NumPy from the index of a split; here the table of the frames comes
-with the video, as `key.frames.npy`. A set of h264, hevc or vp9 is stored as fragmented mp4, one
-fragment per closed group of pictures, so a fragment ends where the last frame of its group does,
-and the first one begins behind the boxes ftyp and moov. A damaged table or file gives a piece that
-is too short, which its checksums then tell: nothing here raises for one video of a batch.
+`gops.py` does the same in NumPy from the index of a split; here the frame table comes with the
+video, as `key.frames.npy`. Sets of h264, hevc or vp9 are stored as fragmented mp4 with one fragment
+per closed group of pictures: a fragment ends with the last frame of its group, and the first one
+begins after the boxes ftyp and moov. A damaged table or file gives too few bytes, which the
+checksums reveal later; no operation here fails for a single video of a batch.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pipelines.decode.graph import dali
 
 @dataclass(frozen=True)
 class Table:
-    """The table of a video's frames in the graph: offsets and sizes (N,) int32, and N."""
+    """The frame table of a video in the graph: offsets and sizes (N,) int32, and the count N."""
 
     offsets: Any
     sizes: Any
     count: Any
 
     def ends(self, frames: Any) -> Any:
-        """First byte behind each of these frames."""
-        return picked(self.offsets, frames) + picked(self.sizes, frames)
+        """Offset of the end of each of these frames."""
+        return take(self.offsets, frames) + take(self.sizes, frames)
 
 
 def read_table(data: Any) -> Table:
-    """The table in a .npy file (1-D uint8) of rows of offset, size and CRC-32."""
+    """Parse a .npy file (1-D uint8) whose rows are offset, size and CRC-32."""
     fn, types, length = dali().fn, dali().types, _padded(data, 8, 2)
     start = _int(length[0]) + 256 * _int(length[1]) + 10
     rows = dali_math().max((_length(data) - start) // 12, 1)
@@ -42,64 +42,64 @@ def read_table(data: Any) -> Table:
 
 
 def unrepeated(frames: Any, count: int) -> tuple[Any, Any, Any]:
-    """`containers.unrepeated` of `count` frame numbers: picks, their number, gather.
+    """`gops.unrepeated` in the graph, of `count` frame numbers: picks, number of picks, gather.
 
-    picks (count,) are ascending, each once; behind the last one it stands again.
+    picks (count,) are ascending and each once; the last one is repeated to fill the array.
     """
     row, column = _row(frames, count), _column(frames, count)
-    seen = _int(_total(_int(column == row) * _constant(np.tri(count, k=-1))) > 0)
-    first = _row(1 - seen, count)
-    gather = _total(_int(row < column) * first)
-    place = _constant(np.arange(count)[:, None])
-    picks = _total(_int(place == _row(gather, count)) * first * row)
-    found = count - dali().fn.reductions.sum(seen, dtype=dali().types.INT32)
+    repeated = _int(_sum(_int(column == row) * _constant(np.tri(count, k=-1))) > 0)
+    first = _row(1 - repeated, count)
+    gather = _sum(_int(row < column) * first)
+    position = _constant(np.arange(count)[:, None])
+    picks = _sum(_int(position == _row(gather, count)) * first * row)
+    unique = count - dali().fn.reductions.sum(repeated, dtype=dali().types.INT32)
     last = dali().fn.reductions.max(frames)
-    return picks + _int(_constant(np.arange(count)) >= found) * last, found, gather
+    return picks + _int(_constant(np.arange(count)) >= unique) * last, unique, gather
 
 
 def prune_groups(encoded: Any, table: Table, picks: Any, count: int, gop: int) -> tuple[Any, Any]:
-    """The mp4 of the groups of `gop` pictures that hold `picks` (count,), and the picks in it."""
+    """The mp4 with the groups of `gop` pictures that hold `picks` (count,), and the picks in it."""
     fn, math, groups = dali().fn, dali_math(), picks // gop
-    before = fn.cat(groups[0:1] - 1, groups[0 : count - 1], axis=0)
-    new = _int(groups != before)
-    kept = _total(_constant(np.tri(count)) * _row(new, count))
+    previous = fn.cat(groups[0:1] - 1, groups[0 : count - 1], axis=0)
+    new = _int(groups != previous)
+    group_index = _sum(_constant(np.tri(count)) * _row(new, count))
     header = _header(encoded)
-    inner = table.ends(math.max(groups * gop - 1, 0))
-    starts = inner * _int(groups > 0) + header * _int(groups == 0)
+    previous_end = table.ends(math.max(groups * gop - 1, 0))
+    starts = previous_end * _int(groups > 0) + header * _int(groups == 0)
     stops = table.ends(math.min(groups * gop + gop - 1, table.count - 1))
-    # A group that is there already adds an empty piece.
+    # The piece of a repeated group is empty.
     pieces = _pieces(encoded, starts, starts + (stops - starts) * new, count)
     data = fn.cat(_piece(encoded, 0, header), *pieces, axis=0)
-    return data, (kept - 1) * gop + picks % gop
+    return data, (group_index - 1) * gop + picks % gop
 
 
 def prune_frames(encoded: Any, table: Table, frames: Any, count: int) -> tuple[Any, Any]:
-    """The bytes of these frames (count,), one behind the other, and how many each has."""
-    starts, sizes = picked(table.offsets, frames), picked(table.sizes, frames)
+    """The bytes of these frames (count,), concatenated, and the size of each."""
+    starts, sizes = take(table.offsets, frames), take(table.sizes, frames)
     return dali().fn.cat(*_pieces(encoded, starts, starts + sizes, count), axis=0), sizes
 
 
-def picked(values: Any, at: Any) -> Any:
-    """values (N,)[at (F,)]."""
+def take(values: Any, indices: Any) -> Any:
+    """values (N,)[indices (F,)]."""
     fn = dali().fn
     rows = fn.reshape(values, shape=[-1, 1], layout="FC")
-    return fn.reshape(fn.sequence_rearrange(rows, new_order=at), shape=[-1])
+    return fn.reshape(fn.sequence_rearrange(rows, new_order=indices), shape=[-1])
 
 
 def _header(encoded: Any) -> Any:
-    """Bytes before the first fragment, those of the boxes ftyp and moov."""
-    types = _big_endian(encoded, 0)
-    return types + _big_endian(encoded, types)
+    """Number of bytes before the first fragment, the size of the boxes ftyp and moov."""
+    ftyp = _big_endian(encoded, 0)
+    return ftyp + _big_endian(encoded, ftyp)
 
 
-def _big_endian(encoded: Any, at: Any) -> Any:
-    """The whole number in four bytes."""
-    data = _int(_padded(encoded, at, 4))
-    return _total(data * _constant(256 ** np.arange(3, -1, -1)), axis=0)
+def _big_endian(encoded: Any, offset: Any) -> Any:
+    """The big-endian integer in the four bytes at `offset`."""
+    data = _int(_padded(encoded, offset, 4))
+    return _sum(data * _constant(256 ** np.arange(3, -1, -1)), axis=0)
 
 
 def _pieces(encoded: Any, starts: Any, stops: Any, count: int) -> list[Any]:
-    return [_piece(encoded, starts[at], stops[at]) for at in range(count)]
+    return [_piece(encoded, starts[i], stops[i]) for i in range(count)]
 
 
 def _piece(encoded: Any, start: Any, stop: Any) -> Any:
@@ -109,7 +109,7 @@ def _piece(encoded: Any, start: Any, stop: Any) -> Any:
 
 
 def _padded(data: Any, start: Any, size: Any) -> Any:
-    """Bytes from `start`, zeros where there are none."""
+    """`size` bytes from `start`, with zeros outside the data."""
     return dali().fn.slice(data, start=start, shape=size, axes=[0], out_of_bounds_policy="pad")
 
 
@@ -133,5 +133,5 @@ def _column(values: Any, count: int) -> Any:
     return dali().fn.reshape(values, shape=[count, 1])
 
 
-def _total(values: Any, axis: int = 1) -> Any:
+def _sum(values: Any, axis: int = 1) -> Any:
     return dali().fn.reductions.sum(values, axes=[axis], dtype=dali().types.INT32)

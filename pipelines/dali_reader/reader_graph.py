@@ -1,9 +1,12 @@
-"""DALI alone: `fn.readers.webdataset` -> sampling, pruning -> `fn.decoders.video` or `.image`.
+"""The reader graph of `--loader.reader webdataset`: reads tars, samples frames, draws crops.
 
-Two graphs, since the video decoder cannot be checkpointed: A reads, draws and keeps of each file
-what the wanted frames need (CPU, checkpoints of about 1 KB); B decodes, cuts and resizes that.
-Python only looks at the checksums. In exchange the order is a local shuffle inside each rank's part
-of the tars, so it depends on the number of ranks, and whole files are read.
+    reader graph: fn.readers.webdataset -> sampling -> pruning
+    decode graph: fn.decoders.video or .image -> crop -> resize
+
+There are two graphs because DALI cannot checkpoint its video decoder. The reader graph runs on the
+CPU, has checkpoints of about 1 KB, and prunes each file to what the sampled frames need; the decode
+graph is in `decode_graph.py`. Python only verifies checksums. The order is a local shuffle inside
+each rank's share of the tars, so it depends on the number of ranks, and whole files are read.
 """
 
 from __future__ import annotations
@@ -18,26 +21,29 @@ from dsanet.errors import require
 from pipelines.dali_reader.pruning import Table, prune_frames, prune_groups, read_table, unrepeated
 from pipelines.dali_reader.sampling import eval_picks, train_picks
 from pipelines.decode.decoder import DecodeError, error_line
-from pipelines.decode.graph import (
-    GraphSpec,
-    dali,
-)
+from pipelines.decode.graph import GraphSpec, dali
 from pipelines.errors import LoaderUsageError
 from pipelines.plan.crops import AugmentConfig
 from pipelines.plan.sampling import SamplingConfig
 from pipelines.read.filesystems import is_network
 
-DRAWS = 6  # box: y, x, scale, aspect, swap; flip
-# sizes: bytes of each frame of the image head; picks, gather: see `containers.Container`.
+DRAWS = 6  # of a crop: y, x, scale, aspect, swap; of the flip
+# Outputs of the reader graph. sizes: bytes of each JPEG; picks, gather: see `gops.Container`.
 OUTPUTS = ("encoded", "frames", "source", "draws", "colours")
-OF_HEAD = {"image": ("sizes",), "video": ("picks", "gather")}
+OUTPUTS_OF_INPUT = {"jpeg": ("sizes",), "mp4": ("picks", "gather")}
 
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What the two graphs are built for; `augment` None is evaluation, `clips` None validation.
+    """Properties of the reader graph and the decode graph.
 
-    gop: frames of a fragment of the stored mp4, 0 where it has no fragments.
+    graph: of the decoder. augment: None in evaluation. clips: K test clips, None for the centred
+    snippets of training and validation. resize_short: short side that evaluation crops refer to.
+    gop: frames of a fragment of the stored mp4, 0 where it has no fragments. shuffle: videos in the
+    shuffle buffer.
+
+    Raises:
+        LoaderUsageError: for settings that DALI's reader does not support.
     """
 
     graph: GraphSpec
@@ -67,16 +73,16 @@ class StreamSpec:
     @property
     def videos(self) -> int:
         """Videos of a batch."""
-        return self.graph.batch // (self.frames if self.graph.head == "image" else 1)
+        return self.graph.batch // (self.frames if self.graph.input == "jpeg" else 1)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What graph A gives."""
-        return OUTPUTS + OF_HEAD[self.graph.head]
+        """Names of the outputs of the reader graph."""
+        return OUTPUTS + OUTPUTS_OF_INPUT[self.graph.input]
 
     @property
     def draws(self) -> bool:
-        """Whether graph B takes draws: DALI drops inputs that nothing uses."""
+        """Whether the decode graph has an input of draws: DALI removes unused inputs."""
         return self.augment is not None and (self.graph.flip or self.augment.kind != "centre")
 
 
@@ -87,7 +93,10 @@ def _require(condition: bool, name: str, must: str, value: object) -> None:
 def build_reader(
     spec: StreamSpec, tars: dict[str, str], *, seed: int, rank: int, world: int, state: bytes | None
 ) -> Any:
-    """Graph A of one rank. tars: path -> its .idx; state: a checkpoint of the same graph."""
+    """Build the reader graph of one rank.
+
+    tars: path of a tar -> path of its .idx. state: a checkpoint of the same graph, or None.
+    """
     fn = dali().fn
     train = spec.augment is not None
 
@@ -106,8 +115,8 @@ def build_reader(
             index_paths=list(tars.values()),
             ext=["mp4", "frames.npy"],
             missing_component_behavior="error",
-            # Mapping a local file is twice as fast; one that is cut off meanwhile would end the
-            # process, and on a network disk every page fault is a wait.
+            # Mapped files are read twice as fast from a local disk. On a network disk each page
+            # fault waits, and truncating a mapped file kills the process.
             dont_use_mmap=is_network(Path(next(iter(tars)))),
             shard_id=rank,
             num_shards=world,
@@ -118,43 +127,46 @@ def build_reader(
             name="reader",
         )
         source = fn.get_property(encoded, key="source_info")
-        x = fn.random.uniform(range=[0.0, 1.0], shape=[DRAWS])
+        draws = fn.random.uniform(range=[0.0, 1.0], shape=[DRAWS])
         table = read_table(frames_npy)
         if train:
             frames = train_picks(table.count, spec.sampling)
         else:
             frames = eval_picks(table.count, spec.sampling, spec.clips)
-        data, *more = _pruned(encoded, table, frames, spec)
-        return data, frames, source, x, _factors(spec.augment), *more
+        data, *positions = _prune(encoded, table, frames, spec)
+        return data, frames, source, draws, _colour_factors(spec.augment), *positions
 
     pipeline = graph()
     pipeline.build()
     return pipeline
 
 
-def _pruned(encoded: Any, table: Table, frames: Any, spec: StreamSpec) -> list[Any]:
-    """What B decodes, and where in it the frames are: outputs OF_HEAD."""
-    if spec.graph.head == "image":
+def _prune(encoded: Any, table: Table, frames: Any, spec: StreamSpec) -> list[Any]:
+    """The bytes to decode, and the positions of the frames in them (OUTPUTS_OF_INPUT)."""
+    if spec.graph.input == "jpeg":
         return [*prune_frames(encoded, table, frames, spec.frames)]
-    picks, found, gather = unrepeated(frames, spec.frames)
+    picks, count, gather = unrepeated(frames, spec.frames)
     if spec.gop:
         encoded, picks = prune_groups(encoded, table, picks, spec.frames, spec.gop)
-    return [encoded, dali().fn.slice(picks, start=0, end=found, axes=[0]), gather]
+    return [encoded, dali().fn.slice(picks, start=0, end=count, axes=[0]), gather]
 
 
-def _factors(augment: AugmentConfig | None) -> Any:
-    """Brightness, contrast, saturation and hue (4,)."""
+def _colour_factors(augment: AugmentConfig | None) -> Any:
+    """Factors of brightness, contrast and saturation, and the turn of the hue in degrees (4,)."""
     fn = dali().fn
     if augment is None:
         return dali().types.Constant(np.array([1, 1, 1, 0], np.float32))
     strength = [augment.brightness, augment.contrast, augment.saturation, augment.hue * 360]
-    x = fn.random.uniform(range=[-1.0, 1.0], shape=[4])
-    base = dali().types.Constant(np.array([1, 1, 1, 0], np.float32))
-    return base + x * dali().types.Constant(np.array(strength, np.float32))
+    draws = fn.random.uniform(range=[-1.0, 1.0], shape=[4])
+    neutral = dali().types.Constant(np.array([1, 1, 1, 0], np.float32))
+    return neutral + draws * dali().types.Constant(np.array(strength, np.float32))
 
 
 def run_reader(pipeline: Any, spec: StreamSpec) -> dict[str, Any]:
-    """One iteration of graph A. DecodeError where a sample lacks a component."""
+    """Run one iteration of the reader graph; returns its outputs by name.
+
+    DecodeError for a sample without an mp4 or frames.npy.
+    """
     try:
         return dict(zip(spec.outputs, pipeline.run(), strict=True))
     except RuntimeError as error:

@@ -1,6 +1,6 @@
-"""`plan/sampling.py` in DALI's arithmetic, for `fn.readers.webdataset`: no Python per frame.
+"""`plan/sampling.py` inside the DALI graph, for `--loader.reader webdataset`.
 
-Evaluation follows the order of NumPy's operations in float64, so that no frame differs.
+Evaluation computes in float64 in NumPy's order of operations, so that its frames are the same.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pipelines.plan.sampling import SamplingConfig
 
 
 def train_picks(n: Any, sampling: SamplingConfig) -> Any:
-    """`train_frames` of n frames, drawn in the graph: (U * T,) int32."""
+    """Random frame numbers (U * T,) int32 of a video of n frames: `train_frames` in the graph."""
     x = dali().fn.random.uniform(range=[0.0, 1.0], shape=[sampling.segments, 1])
     return _segment_picks(n, x, sampling)
 
 
 def eval_picks(n: Any, sampling: SamplingConfig, clips: int | None) -> Any:
-    """`val_frames` (clips None) or `test_frames` of n frames: (U * T,) or (K * T,) int32."""
+    """Frame numbers (U * T,) int32 as `val_frames` has them, or (K * T,) as `test_frames`."""
     half = dali().types.Constant(np.float64(0.5))
     return _segment_picks(n, half, sampling) if clips is None else _clip_picks(n, sampling, clips)
 
 
 def dali_math() -> Any:
-    """The module nvidia.dali.math."""
+    """Import nvidia.dali.math."""
     import nvidia.dali.math as module
 
     return module
@@ -39,7 +39,7 @@ def _segment_picks(n: Any, x: Any, sampling: SamplingConfig) -> Any:
     length = (n * (u[:U] + 1)) // U - low
     start = low + _floor(x * (length - W + 1)) + _margin(sampling)
     spread = _floor(low + (t + x) * (_double(length) / float(T)))
-    return _chosen(start + t * sampling.stride, spread, n, sampling, U * T)
+    return _windows_or_spread(start + t * sampling.stride, spread, n, sampling, U * T)
 
 
 def _clip_picks(n: Any, sampling: SamplingConfig, clips: int) -> Any:
@@ -49,11 +49,13 @@ def _clip_picks(n: Any, sampling: SamplingConfig, clips: int) -> Any:
     start = _floor(tick / 2.0 + tick * k) + _margin(sampling)
     segment = double / float(sampling.segments)
     spread = _floor((double - segment) * (k + 0.5) / K + (t + 0.5) * (segment / float(T)))
-    return _chosen(start + t * sampling.stride, spread, n, sampling, clips * T)
+    return _windows_or_spread(start + t * sampling.stride, spread, n, sampling, clips * T)
 
 
-def _chosen(windows: Any, spread: Any, n: Any, sampling: SamplingConfig, count: int) -> Any:
-    """Windows where a segment holds one, else frames spread over it."""
+def _windows_or_spread(
+    windows: Any, spread: Any, n: Any, sampling: SamplingConfig, count: int
+) -> Any:
+    """Frames in windows if a segment can hold a window, else frames spread over it."""
     fn, types = dali().fn, dali().types
     room = n // sampling.segments >= sampling.span
     fits = fn.cast(room, dtype=types.INT32) * (sampling.mode == "segments")

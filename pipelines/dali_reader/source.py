@@ -22,7 +22,7 @@ from pipelines.plan.planner import RUNS, BatchPlan, raw_stream
 from pipelines.rank import Rank
 from pipelines.read.frames import FrameReader
 from pipelines.read.gops import extract_groups
-from pipelines.read.jpeg_header import JpegHeaders
+from pipelines.read.jpeg_header import JpegHeaderChecker
 from shards import Split
 
 
@@ -62,7 +62,7 @@ class DaliSource(BatchSource[ReaderEpoch]):
         self._tars = {str(path): number for number, path in enumerate(split.tars)}
         # Position of each sample in the set, ascending: its tar, then its offset in it.
         self._positions = (split.samples["tar"].astype(np.int64) << 44) + split.samples["offset"]
-        self._headers = JpegHeaders()
+        self._headers = JpegHeaderChecker()
 
     def open(self, epoch: int, first: int = 0, state: bytes | None = None) -> Iterator[ReaderEpoch]:
         """See BatchSource. Without a `state`, the batches before `first` are read and dropped.
@@ -153,7 +153,7 @@ class DaliSource(BatchSource[ReaderEpoch]):
         info = self.split.samples[sample]
         table = self.split.frames[int(info["first_frame"]) :][: int(info["num_frames"])]
         try:
-            if self.spec.graph.head == "image":
+            if self.spec.graph.input == "jpeg":
                 rows = table[frames]
                 pieces, size = split_bytes(data, rows["size"]), int(rows["size"].sum())
             else:
@@ -168,8 +168,8 @@ class DaliSource(BatchSource[ReaderEpoch]):
         for frame, piece, crc in zip(frames.tolist(), pieces, rows["crc32"].tolist(), strict=True):
             if zlib.crc32(piece.data) != crc:
                 return f"frame {frame} is corrupt (CRC32)"
-            if self.spec.graph.head == "image":
-                fault = self._headers.fault(piece, int(info["height"]), int(info["width"]))
+            if self.spec.graph.input == "jpeg":
+                fault = self._headers.find_fault(piece, int(info["height"]), int(info["width"]))
                 if fault is not None:
                     return f"frame {frame}: {fault}"
         return None

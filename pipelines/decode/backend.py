@@ -13,10 +13,10 @@ from pipelines.errors import LoaderUsageError
 Backend = Literal["image", "video", "pyav"]
 # Codecs that DALI's video decoder takes on a CPU; PyAV decodes all others there.
 VIDEO_ON_CPU = ("mjpeg", "vp9", "vp8")
-HEADS: dict[Backend, Literal["image", "video", "frames"]] = {
-    "image": "image",
-    "video": "video",
-    "pyav": "frames",
+GRAPH_INPUT: dict[Backend, Literal["jpeg", "mp4", "pixels"]] = {
+    "image": "jpeg",
+    "video": "mp4",
+    "pyav": "pixels",
 }
 
 
@@ -63,7 +63,7 @@ def graph_spec(
     # The GPU's hardware JPEG engines decode whole images only.
     roi = config.roi_decode if config.roi_decode is not None else not on_gpu
     return GraphSpec(
-        head=HEADS[decode],
+        input=GRAPH_INPUT[decode],
         batch=videos * (frames if decode == "image" else 1),
         size=size,
         crops=crops,

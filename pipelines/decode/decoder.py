@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.decode.cpu_resize import Finisher
+from pipelines.decode.cpu_resize import CpuResizer
 from pipelines.decode.fork_guard import guard_against_forks
 from pipelines.decode.graph import GraphInput, GraphSpec, build_graph, feed
 from pipelines.errors import LoaderError
@@ -24,8 +24,8 @@ MACHINE_FAILURE = re.compile(r"cuda|out of memory|cannot allocate|bad_alloc", re
 class EncodedBatch:
     """Input of a decoder: V videos of F frames and C crops.
 
-    payload: per video a list of F encoded frames (image head), a Container (video head) or frames
-    (F, H, W, 3); boxes (V, C, 4); flips (V,); colours (V, 4).
+    payload: per video what `GraphSpec.input` names: a list of F JPEGs, a Container with an mp4, or
+    pixels (F, H, W, 3); boxes (V, C, 4); flips (V,); colours (V, 4).
     """
 
     payload: list[Any]
@@ -65,9 +65,9 @@ class Decoder:
     ) -> None:
         self.spec, self.frames = spec, frames
         self.pipeline = guard_against_forks(self._build())
-        self._finisher = None
+        self._cpu_resizer = None
         if not spec.resize:
-            self._finisher = Finisher(spec, frames, pinned=pinned, prefetch=prefetch)
+            self._cpu_resizer = CpuResizer(spec, frames, pinned=pinned, prefetch=prefetch)
         self.resizes_here = not spec.resize
 
     def _build(self) -> Any:
@@ -98,8 +98,8 @@ class Decoder:
 
     def tensor(self, outputs: tuple[Any, ...]) -> torch.Tensor:
         """Outputs of `collect` as one tensor (V, C, F, size, size, 3); no copy where C = 1."""
-        if self._finisher is not None:
-            return self._finisher.clips(outputs)
+        if self._cpu_resizer is not None:
+            return self._cpu_resizer.clips(outputs)
         size = self.spec.size
         crops = [torch.from_dlpack(output.as_tensor()) for output in outputs]
         shaped = [crop.view(-1, 1, self.frames, size, size, 3) for crop in crops]
@@ -124,12 +124,12 @@ class Decoder:
 
     def close(self) -> None:
         """Free the graph and its threads."""
-        if self._finisher is not None:
-            self._finisher.close()
+        if self._cpu_resizer is not None:
+            self._cpu_resizer.close()
         del self.pipeline
 
     def _input(self, batch: EncodedBatch) -> GraphInput:
-        if self.spec.head == "video":
+        if self.spec.input == "mp4":
             return GraphInput(
                 encoded=[container.data for container in batch.payload],
                 boxes=batch.boxes,
@@ -138,7 +138,7 @@ class Decoder:
                 picks=[container.picks for container in batch.payload],
                 gathers=[container.gather for container in batch.payload],
             )
-        if self.spec.head == "frames":
+        if self.spec.input == "pixels":
             return GraphInput(batch.payload, batch.boxes, batch.flips, batch.colours)
         return GraphInput(
             encoded=[frame for video in batch.payload for frame in video],

@@ -1,9 +1,9 @@
-"""Everything random about the data, decided before a byte is read.
+"""Plans the epoch order and every random draw, before anything is read.
 
 The order of an epoch is a function of (seed, epoch); the draws of one view of a video are a
 function of (seed, epoch, sample id, repeat). Both come from Philox, a counter-based generator:
-there is no state to save, and rank, world size, threads and decoder play no part. Only the raw
-stream is used, which NumPy promises never to change.
+there is no state to save, and neither ranks nor threads nor the decoder change a draw. Only the raw
+stream is used, which NumPy guarantees not to change.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from shards import Split
 LANES = 960  # = 2^6 * 3 * 5: any usual number of ranks divides it
 LANE_FACTORS = (2, 2, 2, 2, 2, 2, 3, 5)
 MASK = (1 << 64) - 1
-DRAWS, ORDER, RUNS, FALLBACK = range(4)  # what a stream is for: its own part of the counter
-FLIP, SEGMENT, COLOUR = 0, 1, slice(2, 6)  # places of the draws; the crop's and frames' follow
-CROP = slice(8, 8 + CROP_DRAWS)
+DRAWS, ORDER, RUNS, REPLACEMENT = range(4)  # purposes of a stream, part of its counter
+# Columns of the draws of a view; those of the frames follow the crop's. 1, 6 and 7 are unused.
+FLIP, COLOUR, CROP = 0, slice(2, 6), slice(8, 8 + CROP_DRAWS)
 
 
 def raw_stream(seed: int, epoch: int, purpose: int, count: int, *, sample: int = 0) -> np.ndarray:
-    """Raw 64-bit draws (count,) of one stream."""
+    """Raw 64-bit draws (count,) of the stream of (seed, epoch, purpose, sample)."""
     counter = [0, 0, sample & MASK, purpose]
     return np.random.Philox(key=[seed & MASK, epoch & MASK], counter=counter).random_raw(count)
 
 
 def uniforms(seed: int, epoch: int, ids: np.ndarray, repeats: np.ndarray, count: int) -> np.ndarray:
-    """Draws (B, count) in [0, 1), one independent stream for each (id, repeat)."""
+    """Draws (B, count) in [0, 1) from an independent stream for each (id, repeat)."""
     generator = np.random.Philox(key=[seed & MASK, epoch & MASK])
-    state = generator.state  # setting the counter costs a tenth of making a generator
+    state = generator.state  # setting the counter takes a tenth of the time of a new generator
     raw = np.empty((len(ids), count), np.uint64)
     for row, (sample, repeat) in enumerate(zip(ids.tolist(), repeats.tolist(), strict=True)):
         state["state"]["counter"][:] = (0, repeat, sample, DRAWS)
@@ -80,30 +80,30 @@ def _require(condition: bool, name: str, must: str, value: object) -> None:
 
 
 def epoch_order(tars: np.ndarray, seed: int, epoch: int, config: OrderConfig) -> np.ndarray:
-    """Sample ids (N,) in the order of one epoch; tars (N,) names the tar of each sample.
+    """Sample ids (N,) in the order of one epoch; tars (N,) is the tar number of each sample.
 
-    Position p belongs to lane p % 960, whatever the number of ranks.
+    Position p belongs to lane p % 960 for any number of ranks.
     """
     keys = raw_stream(seed, epoch, ORDER, len(tars))
     if config.kind == "random":
         return np.argsort(keys, kind="stable")
     if config.kind == "local":
         sequence, lanes = _shuffled_runs(tars, seed, 0, 0), config.shares
-        lane, place = _deal(len(tars), lanes)
-        window = place * 0
+        lane, position = _deal(len(tars), lanes)
+        window = position * 0
     else:
         sequence, lanes = _shuffled_runs(tars, seed, epoch, config.block), LANES
-        lane, place = _deal(len(tars), lanes)
-        window = place // config.window
-    dealt, shuffled = np.lexsort((place, lane)), np.lexsort((keys, window, lane))
-    # Both are sorted by lane: the i-th sample of lane l takes position i * lanes + l.
+        lane, position = _deal(len(tars), lanes)
+        window = position // config.window
+    dealt, shuffled = np.lexsort((position, lane)), np.lexsort((keys, window, lane))
+    # Both are sorted by lane. Sample i of lane l gets position i * lanes + l in the epoch.
     order = np.empty(len(tars), np.int64)
-    order[place[dealt] * lanes + lane[dealt]] = sequence[shuffled]
+    order[position[dealt] * lanes + lane[dealt]] = sequence[shuffled]
     return order
 
 
 def _shuffled_runs(tars: np.ndarray, seed: int, epoch: int, block: int) -> np.ndarray:
-    """Sample ids with runs of consecutive samples of a tar kept together, the runs permuted."""
+    """Sample ids with the runs of `block` consecutive samples of a tar permuted."""
     first = np.flatnonzero(np.r_[True, tars[1:] != tars[:-1]])
     inside = np.arange(len(tars)) - np.repeat(first, np.diff(np.r_[first, len(tars)]))
     starts = inside % block == 0 if block else inside == 0
@@ -113,27 +113,27 @@ def _shuffled_runs(tars: np.ndarray, seed: int, epoch: int, block: int) -> np.nd
 
 
 def _deal(count: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lane and place in the lane of each position of a sequence dealt in contiguous shares."""
+    """Lane, and position in its lane, of each sample of a sequence cut into contiguous shares."""
     shares = lane_shares(lanes)
     sizes = np.empty(lanes, np.int64)
     sizes[shares] = count // lanes + (np.arange(lanes) < count % lanes)
     lane_of_share = np.argsort(shares)
     lane = np.repeat(lane_of_share, sizes)
-    place = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return lane, place
+    position = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return lane, position
 
 
 def lane_shares(lanes: int = LANES) -> np.ndarray:
-    """Share (lanes,) of each lane, of which there are a divisor of 960: its digits reversed.
+    """Share (lanes,) of each lane: the mixed-radix digits of its number, reversed.
 
-    The lanes of rank r of W are r, r + W, ...; reversing the digits makes their shares neighbours
-    for W = 2, 4, ... 64, so a rank's videos lie in neighbouring tars.
+    The lanes of rank r of W are r, r + W, ... Reversed digits make their shares neighbours for
+    W = 2, 4, ... 64, so that a rank's videos are in neighbouring tars. lanes divides 960.
     """
-    lane, share, left = np.arange(lanes), np.zeros(lanes, np.int64), lanes
-    for digit in LANE_FACTORS:
-        if left % digit == 0:
-            share = share * digit + lane % digit
-            lane, left = lane // digit, left // digit
+    lane, share, rest = np.arange(lanes), np.zeros(lanes, np.int64), lanes
+    for factor in LANE_FACTORS:
+        if rest % factor == 0:
+            share = share * factor + lane % factor
+            lane, rest = lane // factor, rest // factor
     return share
 
 
@@ -153,7 +153,7 @@ def check_batch(size: int) -> None:
 
 @dataclass
 class BatchPlan:
-    """What to read and how to cut it, for B videos with F frames and C crops each.
+    """Frames, crops and augmentation of B videos with F frames and C crops each.
 
     ids (B,) sample in the split, -1 for a padded slot; frames (B, F) frame numbers; boxes
     (B, C, 4) in source pixels; flips (B,) bool; colours (B, 4) factors of brightness, contrast,
@@ -171,7 +171,7 @@ class BatchPlan:
 
 
 class TrainPlanner:
-    """Draws the views of training videos: a pure function of (seed, epoch, id, repeat)."""
+    """Plans training views, each a pure function of (seed, epoch, id, repeat)."""
 
     def __init__(
         self, split: Split, sampling: SamplingConfig, augment: AugmentConfig, seed: int
@@ -181,12 +181,12 @@ class TrainPlanner:
         self.draws = CROP.stop + sampling.draws()
 
     def plan(self, epoch: int, ids: np.ndarray, repeats: np.ndarray) -> BatchPlan:
-        """The plan of the views (id, repeat) of one batch."""
+        """Plan the views (id, repeat) of one batch; ids and repeats: (B,)."""
         ids = np.asarray(ids, np.int64)
         x = uniforms(self.seed, epoch, ids, repeats, self.draws)
         rows = self.split.samples[ids]
         labels = rows["label"].astype(np.int64)
-        target = self.flipped_label[labels]  # -1: this class is never flipped
+        target = self.flipped_label[labels]  # -1: a class that is never flipped
         flips = (x[:, FLIP] < self.augment.flip) & (target >= 0)
         frames = np.stack(
             [
@@ -214,9 +214,9 @@ def _colours(x: np.ndarray, augment: AugmentConfig) -> np.ndarray:
 
 
 def flipped_labels(classes: tuple[str, ...], rule: str) -> np.ndarray:
-    """Label (classes,) of each class seen in a mirror, -1 where it must not be flipped.
+    """Label of the mirror image of each class, -1 where the class must not be flipped.
 
-    A last entry more than there are classes serves label -1 (none): it stays what it is.
+    The array has one entry more than there are classes, the last, for label -1 (no label).
     """
     labels = np.arange(len(classes) + 1)
     if rule == "all":
@@ -231,11 +231,14 @@ def flipped_labels(classes: tuple[str, ...], rule: str) -> np.ndarray:
 
 
 def _mirrored(name: str) -> str:
+    """A class name with left and right exchanged."""
     other = {"left": "right", "right": "left"}
-    # Whole words alone: "upright" and "cleft" have no direction.
+    # Whole words only: "upright" and "cleft" have no direction.
     return re.sub(r"(?<![a-z])(left|right)(?![a-z])", lambda word: other[word[0]], name)
 
 
 def replacement(sample: int, attempt: int, count: int) -> int:
-    """The sample that stands in for a broken one: a function of its id alone."""
-    return int(raw_stream(0, 0, FALLBACK, attempt + 1, sample=sample)[attempt] % np.uint64(count))
+    """The sample that replaces a broken one: a function of its id and the attempt alone."""
+    return int(
+        raw_stream(0, 0, REPLACEMENT, attempt + 1, sample=sample)[attempt] % np.uint64(count)
+    )

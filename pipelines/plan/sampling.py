@@ -50,12 +50,12 @@ class SamplingConfig:
         return self.frames * self.stride if self.window is None else self.window
 
     def draws(self) -> int:
-        """Random numbers that `train_frames` takes for one video."""
+        """Number of random draws that `train_frames` needs for one video."""
         return self.segments * (self.frames if self.mode == "uniform" else 1)
 
 
 def train_frames(num_frames: int, config: SamplingConfig, draws: np.ndarray) -> np.ndarray:
-    """Frame numbers (U, T) of a random training input; draws are >= config.draws() in [0, 1)."""
+    """Frame numbers (U, T) of a random training input; draws: config.draws() or more in [0, 1)."""
     x = np.asarray(draws, np.float64)[: config.draws()]
     if config.mode == "release":
         return _windows(_release_train_starts(num_frames, config, x), num_frames, config)
@@ -67,18 +67,20 @@ def train_frames(num_frames: int, config: SamplingConfig, draws: np.ndarray) -> 
 
 
 def val_frames(num_frames: int, config: SamplingConfig) -> np.ndarray:
-    """Frame numbers (U, T) of the validation input: every draw at its centre."""
+    """Frame numbers (U, T) of the validation input: centred snippets."""
     if config.mode in ("release", "dense"):
         return test_frames(num_frames, config.segments, config)
     return train_frames(num_frames, config, np.full(config.draws(), 0.5))
 
 
 def test_frames(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarray:
-    """Frame numbers (K, T) of K clips placed uniformly over the whole video.
+    """Frame numbers (K, T) of K clips spaced uniformly over the whole video.
 
-    In the modes `segments` and `spread` a clip spans what a training snippet of this video spans.
-    In `uniform` they are K / U interleaved passes over the video. Clips g, g + G, g + 2G, ...
-    (G = K / U) form one input of U snippets, which therefore always spans the video.
+    In the modes `segments` and `spread` a clip spans as many frames as a training snippet of this
+    video. In `uniform` the clips are K / U interleaved passes over the video. Clips g, g + G,
+    g + 2G, ... (G = K / U) form one input of U snippets, which therefore spans the video.
+
+    LoaderUsageError for a number of clips that does not fit.
     """
     require(clips >= 1, "clips", "be at least 1", clips, LoaderUsageError)
     if config.mode == "release":
@@ -87,7 +89,7 @@ def test_frames(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarr
         return _windows(centres if tick > 0 else centres * 0, num_frames, config)
     if config.mode == "dense":
         room = max(0, num_frames - config.span)
-        # One clip is centred; several go from the first frame to the last, as TSM's ten do.
+        # One clip is centred; several span the video from first to last frame, as in TSM.
         starts = np.linspace(0, room, clips) if clips > 1 else np.array([room / 2])
         return _dense(starts.astype(np.int64), num_frames, config)
     if config.mode == "uniform":
@@ -96,21 +98,21 @@ def test_frames(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarr
 
 
 def _below(x: np.ndarray, count: int | np.ndarray) -> np.ndarray:
-    """Turn draws in [0, 1) into whole numbers in [0, count)."""
+    """Scale draws in [0, 1) to integers in [0, count)."""
     return np.floor(x * count).astype(np.int64)
 
 
 def _windows(starts: np.ndarray, num_frames: int, config: SamplingConfig) -> np.ndarray:
-    """Frames start + t * S, held at the last frame of the video."""
+    """Frames start + t * S, clamped to the last frame of the video."""
     frames = starts[:, None] + np.arange(config.frames) * config.stride
     return np.clip(frames, 0, num_frames - 1)
 
 
 def _segments(num_frames: int, config: SamplingConfig, x: np.ndarray) -> np.ndarray:
-    """One window at a random place of each of U equal segments.
+    """One window at a random position in each of U equal segments.
 
-    A segment shorter than the window gives T frames spread evenly over all of it instead: the
-    snippets stay apart and in order, where the released code puts them all on frame 0.
+    In a segment shorter than the window, T frames are spread evenly over the segment. The snippets
+    stay apart and in order, whereas the released code starts all of them at frame 0.
     """
     U, T, W = config.segments, config.frames, config.span
     bounds = num_frames * np.arange(U + 1) // U
@@ -118,7 +120,7 @@ def _segments(num_frames: int, config: SamplingConfig, x: np.ndarray) -> np.ndar
     room = lengths - W + 1
     if config.mode == "spread" or room.min() < 1:
         return _evenly(low, lengths, x, num_frames, T)
-    # A window wider than T strides holds its frames in its middle.
+    # In a window wider than T strides the frames are centred.
     margin = (W - T * config.stride) // 2 if T * config.stride < W else 0
     return _windows(low + _below(x, room) + margin, num_frames, config)
 
@@ -126,13 +128,13 @@ def _segments(num_frames: int, config: SamplingConfig, x: np.ndarray) -> np.ndar
 def _evenly(
     starts: np.ndarray, lengths: np.ndarray, x: np.ndarray, num_frames: int, frames: int
 ) -> np.ndarray:
-    """T frames at a fixed step of length / T from each start, shifted by x of a step."""
+    """T frames at a step of length / T from each start, shifted by x steps."""
     steps = (np.arange(frames) + x[:, None]) * (lengths[:, None] / frames)
     return np.clip(np.floor(starts[:, None] + steps).astype(np.int64), 0, num_frames - 1)
 
 
 def _uniform(num_frames: int, x: np.ndarray) -> np.ndarray:
-    """TSN: the video in as many equal parts as x (rows, parts) has columns, one frame of each."""
+    """TSN's sampling: one frame from each of as many equal parts as x (rows, parts) has columns."""
     parts = np.arange(x.shape[1])
     return np.clip(
         np.floor((parts + x) * num_frames / len(parts)).astype(np.int64), 0, num_frames - 1
@@ -151,12 +153,12 @@ def _uniform_passes(num_frames: int, clips: int, config: SamplingConfig) -> np.n
 
 
 def _dense(starts: np.ndarray, num_frames: int, config: SamplingConfig) -> np.ndarray:
-    """TSM's dense sampling: a window anywhere in the video, frame numbers modulo N."""
+    """TSM's dense sampling: windows anywhere in the video, frame numbers modulo N."""
     return (starts[:, None] + np.arange(config.frames) * config.stride) % num_frames
 
 
 def _release_train_starts(num_frames: int, config: SamplingConfig, x: np.ndarray) -> np.ndarray:
-    """Starts of the U snippets as the authors' code draws them."""
+    """Starts of the U snippets, drawn as in the released code."""
     U, L = config.segments, config.span
     step = (num_frames - L + 1) // U
     if step > 0:
@@ -167,7 +169,7 @@ def _release_train_starts(num_frames: int, config: SamplingConfig, x: np.ndarray
 
 
 def _uniform_clips(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarray:
-    """K clips whose windows are spaced evenly; they overlap where the video is short."""
+    """K clips (K, T) whose windows are spaced evenly; they overlap in short videos."""
     W, segment = config.span, num_frames / config.segments
     if config.mode == "spread" or num_frames // config.segments < W:
         starts = (num_frames - segment) * (np.arange(clips) + 0.5) / clips

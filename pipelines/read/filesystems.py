@@ -1,4 +1,4 @@
-"""What kind of disk a path lies on."""
+"""The type of the file system that holds a path."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ NETWORK = (
 
 
 def filesystem(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """Type of the file system that holds `path`, "" where it cannot be told."""
+    """Type of the file system that holds `path`, such as "ext4"; "" if it is unknown."""
     try:
         lines = mounts.read_text().splitlines()
     except OSError:
         return ""
-    resolved, best, kind = path.resolve(), -1, ""
+    resolved, depth, kind = path.resolve(), -1, ""
     for line in lines:
-        before, _, after = line.partition(" - ")
-        point = Path(before.split()[4].replace("\\040", " "))
+        mount, _, source = line.partition(" - ")
+        point = Path(mount.split()[4].replace("\\040", " "))
         # A later mount on the same point hides the earlier one, hence >=.
-        if resolved.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), after.split()[0]
+        if resolved.is_relative_to(point) and len(point.parts) >= depth:
+            depth, kind = len(point.parts), source.split()[0]
     return kind
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.read.jpeg_header import JpegHeaders
+from pipelines.read.jpeg_header import JpegHeaderChecker
 from pipelines.read.thread_pool import ThreadPool
 from pipelines.watchdog import Activity
 from shards import Split
@@ -103,7 +103,7 @@ class FrameReader:
     def __init__(self, split: Split, activity: Activity, *, threads: int = 8, gap: int = 0) -> None:
         self.split, self.activity, self.gap = split, activity, gap
         self.meter = ReadMeter()
-        self._headers = JpegHeaders()
+        self._headers = JpegHeaderChecker()
         self._files = OpenFiles(random=gap < (1 << 20))
         self.pool = ThreadPool(threads, "loader-read")
 
@@ -199,7 +199,7 @@ class FrameReader:
     def _fault(self, sample: int, piece: np.ndarray) -> str | None:
         """Why the decoder could crash on a frame whose checksum is right, None if it could not."""
         row = self.split.samples[sample]
-        return self._headers.fault(piece, int(row["height"]), int(row["width"]))
+        return self._headers.find_fault(piece, int(row["height"]), int(row["width"]))
 
     def _ranges(self, sample: int, offsets: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
         """Byte ranges of one video's file; neighbours are fetched by one read."""

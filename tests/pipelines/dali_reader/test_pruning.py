@@ -141,7 +141,7 @@ def stream_spec(split: Split, sampling: SamplingConfig, clips: int | None, devic
     frames = sampling.frames * (clips or sampling.segments)
     on_gpu = device != "cpu"
     graph = GraphSpec(
-        head="video", batch=3, size=64, resize=on_gpu, threads=1, device_id=0 if on_gpu else None
+        input="mp4", batch=3, size=64, resize=on_gpu, threads=1, device_id=0 if on_gpu else None
     )
     augment = CENTRE if clips is None else None
     spec = StreamSpec(graph, sampling, augment, clips, resize_short=64, gop=split.gop, shuffle=4)

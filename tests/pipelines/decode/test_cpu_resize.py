@@ -1,4 +1,4 @@
-"""Memory that is used again must never change under somebody who still looks at it."""
+"""Buffers are reused only when nothing refers to them; resizing and flipping."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.decode.cpu_resize import UNDER_WAY, Buffers, mirror, resize
+from pipelines.decode.cpu_resize import IN_FLIGHT, BufferPool, flip, resize
 from tests.pipelines.loaders import train
 
 
-def test_memory_is_used_again_once_nobody_holds_it():
-    buffers = Buffers()
+def test_memory_is_reused_when_nothing_refers_to_it():
+    buffers = BufferPool()
     first = buffers.take((2, 3, 4))
-    place = first.data_ptr()
+    address = first.data_ptr()
     del first
-    assert buffers.take((2, 3, 4)).data_ptr() == place
+    assert buffers.take((2, 3, 4)).data_ptr() == address
 
 
 @pytest.mark.parametrize(
-    "made_of_it",
+    "view",
     [
         lambda t: t[1],
         lambda t: t.view(-1),
@@ -31,62 +31,62 @@ def test_memory_is_used_again_once_nobody_holds_it():
         lambda t: np.asarray(t)[0],
     ],
 )
-def test_whatever_is_made_of_a_tensor_keeps_its_memory(made_of_it):
-    buffers = Buffers()
+def test_views_of_a_tensor_keep_its_memory(view):
+    buffers = BufferPool()
     tensor = buffers.take((2, 3, 4))
-    place, kept = tensor.data_ptr(), made_of_it(tensor)
+    address, kept = tensor.data_ptr(), view(tensor)
     del tensor
     gc.collect()
-    assert buffers.take((2, 3, 4)).data_ptr() != place
+    assert buffers.take((2, 3, 4)).data_ptr() != address
     del kept
     gc.collect()
-    assert buffers.take((2, 3, 4)).data_ptr() == place
+    assert buffers.take((2, 3, 4)).data_ptr() == address
 
 
-def test_a_smaller_batch_takes_a_part():
-    buffers = Buffers()
-    place = buffers.take((5, 8)).data_ptr()
+def test_a_smaller_batch_reuses_a_larger_buffer():
+    buffers = BufferPool()
+    address = buffers.take((5, 8)).data_ptr()
     small = buffers.take((3, 8))
-    assert small.data_ptr() == place
+    assert small.data_ptr() == address
     assert small.shape == (3, 8)
     assert small.is_contiguous()
     del small
     assert buffers.take((9, 8)).shape == (9, 8)
 
 
-def test_a_consumer_that_keeps_everything_gets_memory_of_its_own():
-    buffers = Buffers()
-    held = [buffers.take((7,)) for _ in range(3 * UNDER_WAY)]
-    assert len({tensor.data_ptr() for tensor in held}) == 3 * UNDER_WAY
+def test_tensors_that_are_kept_have_their_own_memory():
+    buffers = BufferPool()
+    held = [buffers.take((7,)) for _ in range(3 * IN_FLIGHT)]
+    assert len({tensor.data_ptr() for tensor in held}) == 3 * IN_FLIGHT
     for number, tensor in enumerate(held):
         tensor.fill_(number)
-    assert [int(tensor[0]) for tensor in held] == list(range(3 * UNDER_WAY))
-    assert len(buffers._kept) == UNDER_WAY
+    assert [int(tensor[0]) for tensor in held] == list(range(3 * IN_FLIGHT))
+    assert len(buffers) == IN_FLIGHT
 
 
-def test_any_of_many_buffers_is_found_again():
-    buffers = Buffers()
-    held = [buffers.take((n + 1,)) for n in range(UNDER_WAY)]
-    places = {tensor.data_ptr() for tensor in held}
-    for number in (5, 2, UNDER_WAY - 1):
-        place = held[number].data_ptr()
+def test_any_free_buffer_is_reused():
+    buffers = BufferPool()
+    held = [buffers.take((n + 1,)) for n in range(IN_FLIGHT)]
+    addresss = {tensor.data_ptr() for tensor in held}
+    for number in (5, 2, IN_FLIGHT - 1):
+        address = held[number].data_ptr()
         held[number] = None
         held[number] = buffers.take((number + 1,))
-        assert held[number].data_ptr() == place
-    assert {tensor.data_ptr() for tensor in held} == places
-    # None is large enough: a free one makes room for a new one.
+        assert held[number].data_ptr() == address
+    assert {tensor.data_ptr() for tensor in held} == addresss
+    # None is large enough: a new one takes the slot of a free one.
     held[0] = held[1] = None
     large = buffers.take((100,))
     assert large.data_ptr() not in {t.data_ptr() for t in held if t is not None}
-    assert len(buffers._kept) == UNDER_WAY
+    assert len(buffers) == IN_FLIGHT
 
 
 def test_batches_that_are_kept_do_not_change(split):
-    """Two epochs of the same draws: one kept whole, one looked at batch by batch."""
+    """Batches of an epoch, kept in a list, equal those of the same epoch read again."""
     loader = train(split, batch_size=1)
     kept = [batch.clips for _ in range(2) for batch in loader.epoch(0)]
     half = len(kept) // 2
-    assert half > UNDER_WAY
+    assert half > IN_FLIGHT
     for first, second in zip(kept[:half], kept[half:], strict=True):
         assert torch.equal(first, second)
     for first, batch in zip(kept, loader.epoch(0), strict=False):
@@ -94,14 +94,14 @@ def test_batches_that_are_kept_do_not_change(split):
     loader.close()
 
 
-def test_mirror_swaps_left_and_right():
+def test_flip_swaps_left_and_right():
     frames = torch.randint(0, 256, (3, 5, 7, 3), dtype=torch.uint8)
-    turned = frames.clone()
-    mirror(turned)
-    assert np.array_equal(turned.numpy(), frames.numpy()[:, :, ::-1])
+    flipped = frames.clone()
+    flip(flipped)
+    assert np.array_equal(flipped.numpy(), frames.numpy()[:, :, ::-1])
 
 
-def test_a_crop_of_the_right_size_is_copied_as_it_is():
+def test_a_crop_of_the_target_size_is_copied():
     frames = torch.randint(0, 256, (2, 6, 6, 3), dtype=torch.uint8)
     out = torch.empty_like(frames)
     resize(frames, out)

@@ -33,7 +33,7 @@ def test_an_exif_orientation_turns_nothing(split, roi):
     with av.open(io.BytesIO(plain), format="jpeg_pipe") as file:
         height, width = next(file.decode(video=0)).to_ndarray(format="rgb24").shape[:2]
     assert height != width
-    decoder = Decoder(GraphSpec("image", batch=2, size=16, roi_decode=roi, threads=1), frames=2)
+    decoder = Decoder(GraphSpec("jpeg", batch=2, size=16, roi_decode=roi, threads=1), frames=2)
     pictures = [np.frombuffer(data, np.uint8) for data in (plain, turned)]
     box = np.array([[[0, 0, height, width]]], np.float32)
     decoder.submit(EncodedBatch([pictures], box, np.zeros(1, bool), np.ones((1, 4), np.float32)))
@@ -77,7 +77,7 @@ def test_the_webdataset_reader_never_repeats_a_frame(split_of, monkeypatch):
 
 
 def test_the_telling_line_of_a_refusal():
-    decoder = Decoder(GraphSpec("image", batch=1, size=16, threads=1), frames=1)
+    decoder = Decoder(GraphSpec("jpeg", batch=1, size=16, threads=1), frames=1)
     box, flip, colour = np.array([[[0, 0, 8, 8]]]), np.zeros(1, bool), np.ones((1, 4))
     decoder.submit(EncodedBatch([[np.zeros(100, np.uint8)]], box, flip, colour))
     with pytest.raises(DecodeError) as caught:
@@ -101,7 +101,7 @@ def test_a_failing_machine_is_no_broken_video(message):
         def outputs(self) -> None:
             raise RuntimeError(f"Critical error in pipeline:\nencountered:\n\n{message}")
 
-    decoder = Decoder(GraphSpec("image", batch=1, size=16, threads=1), frames=1)
+    decoder = Decoder(GraphSpec("jpeg", batch=1, size=16, threads=1), frames=1)
     decoder.pipeline = Failing()
     with pytest.raises(LoaderError, match="memory"):
         decoder.collect()

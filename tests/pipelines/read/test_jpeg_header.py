@@ -1,4 +1,4 @@
-"""A remembered header must never hide a fault."""
+"""JPEG headers: valid ones pass, and the remembered one hides no fault."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.read.jpeg_header import HEADER, JpegHeaders
+from pipelines.read.jpeg_header import HEADER, JpegHeaderChecker
 
 
 def encoded(height: int = 24, width: int = 40, seed: int = 0, **options: object) -> np.ndarray:
@@ -19,51 +19,51 @@ def encoded(height: int = 24, width: int = 40, seed: int = 0, **options: object)
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def test_sound_frames_pass_first_and_again():
-    headers = JpegHeaders()
+def test_valid_frames_pass_repeatedly():
+    headers = JpegHeaderChecker()
     for seed in range(3):
-        assert headers.fault(encoded(seed=seed), 24, 40) is None
+        assert headers.find_fault(encoded(seed=seed), 24, 40) is None
 
 
-def test_the_size_counts_although_the_header_is_known():
-    headers = JpegHeaders()
+def test_the_size_is_checked_for_a_remembered_header():
+    headers = JpegHeaderChecker()
     data = encoded()
-    assert headers.fault(data, 24, 40) is None
-    assert headers.fault(data, 40, 24) == "40x24 pixels, the index says 24x40"
-    assert headers.fault(data, 0, 0) == "40x24 pixels, the index says 0x0"
-    assert headers.fault(data, 24, 40) is None
+    assert headers.find_fault(data, 24, 40) is None
+    assert headers.find_fault(data, 40, 24) == "40x24 pixels, but the index has 24x40"
+    assert headers.find_fault(data, 0, 0) == "40x24 pixels, but the index has 0x0"
+    assert headers.find_fault(data, 24, 40) is None
 
 
-def test_nothing_is_known_at_first():
-    assert JpegHeaders().fault(np.array([0xFF, 0xD8], np.uint8), 0, 0) is not None
-    assert JpegHeaders().fault(np.zeros(0, np.uint8), 0, 0) == "not a JPEG"
+def test_a_new_checker_accepts_no_fragment():
+    assert JpegHeaderChecker().find_fault(np.array([0xFF, 0xD8], np.uint8), 0, 0) is not None
+    assert JpegHeaderChecker().find_fault(np.zeros(0, np.uint8), 0, 0) == "not a JPEG"
 
 
 @pytest.mark.parametrize("byte", [0x00, 0xC0, 0xFF])
-def test_every_change_of_a_header_is_judged_as_if_nothing_were_known(byte):
-    sound = encoded()
-    scan = sound.tobytes().index(b"\xff\xda")
-    judged = set()
+def test_a_changed_header_is_checked_as_by_a_new_checker(byte):
+    valid = encoded()
+    scan = valid.tobytes().index(b"\xff\xda")
+    verdicts = set()
     for at in range(scan + 4):
-        hurt = sound.copy()
-        hurt[at] = byte
-        headers = JpegHeaders()
-        assert headers.fault(sound, 24, 40) is None
-        fault = headers.fault(hurt, 24, 40)
-        assert fault == JpegHeaders().fault(hurt, 24, 40)
-        assert headers.fault(sound, 24, 40) is None
-        judged.add(fault is None)
-    assert judged == {True, False}
+        damaged = valid.copy()
+        damaged[at] = byte
+        headers = JpegHeaderChecker()
+        assert headers.find_fault(valid, 24, 40) is None
+        fault = headers.find_fault(damaged, 24, 40)
+        assert fault == JpegHeaderChecker().find_fault(damaged, 24, 40)
+        assert headers.find_fault(valid, 24, 40) is None
+        verdicts.add(fault is None)
+    assert verdicts == {True, False}
 
 
-def test_a_frame_that_is_cut_inside_a_known_header():
-    headers, sound = JpegHeaders(), encoded()
-    assert headers.fault(sound, 24, 40) is None
-    for length in (0, 1, 2, 20, sound.tobytes().index(b"\xff\xda") + 2):
-        assert headers.fault(sound[:length], 24, 40) is not None
+def test_a_frame_cut_off_inside_a_remembered_header():
+    headers, valid = JpegHeaderChecker(), encoded()
+    assert headers.find_fault(valid, 24, 40) is None
+    for length in (0, 1, 2, 20, valid.tobytes().index(b"\xff\xda") + 2):
+        assert headers.find_fault(valid[:length], 24, 40) is not None
 
 
-def test_a_header_longer_than_most():
-    headers, long = JpegHeaders(), encoded(comment=b"x" * (2 * HEADER))
-    assert headers.fault(long, 24, 40) is None
-    assert headers.fault(long, 24, 41) == "40x24 pixels, the index says 41x24"
+def test_a_header_of_unusual_length():
+    headers, long = JpegHeaderChecker(), encoded(comment=b"x" * (2 * HEADER))
+    assert headers.find_fault(long, 24, 40) is None
+    assert headers.find_fault(long, 24, 41) == "40x24 pixels, but the index has 41x24"

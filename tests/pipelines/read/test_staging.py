@@ -1,12 +1,10 @@
-"""Blocked reading, staging and remote sets."""
+"""Staging of tars to node-local scratch."""
 
 from __future__ import annotations
 
 import shutil
-import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipelines import (
@@ -16,127 +14,18 @@ from pipelines import (
     Rank,
 )
 from pipelines.read import staging as st
-from pipelines.read.filesystems import filesystem, is_network
-from pipelines.read.frames import FrameReader, merged
-from pipelines.train_loader import batches_ahead
 from shards import Split, open_split
 from tests.pipelines.loaders import batches, same, train
 
 
 @pytest.fixture
 def copy(split: Split, tmp_path: Path) -> Split:
-    """A copy of the set that may be taken away."""
+    """A copy of the set that a test may change or delete."""
     shutil.copytree(split.root, tmp_path / "far" / "set")
     return open_split(tmp_path / "far" / "set", "train")
 
 
-def test_merging_of_reads():
-    offsets, sizes = np.array([0, 10, 30, 31, 90]), np.array([10, 5, 1, 9, 10])
-    assert list(merged(offsets, sizes, 0)) == [(0, 1), (2, 3), (4, 4)]
-    assert list(merged(offsets, sizes, 15)) == [(0, 3), (4, 4)]
-    assert list(merged(offsets, sizes, 100)) == [(0, 4)]
-
-
-def test_one_read_per_snippet(split):
-    long = int(np.argmax(split.samples["num_frames"]))
-    frames = np.array([0, 8, 16, 24, 100, 108, 116, 124])
-    counts = {}
-    for gap in (0, 16 << 10, 1 << 30):
-        source = FrameReader(split, st_activity(), threads=1, gap=gap)
-        found = source.fetch([long], [frames])[0]
-        counts[gap] = source.meter.reads
-        assert len(found) == 8
-        source.close()
-    assert list(counts.values()) == [8, 2, 1]
-
-
-def st_activity():
-    from pipelines.watchdog import Activity
-
-    return Activity()
-
-
-@pytest.mark.parametrize("ahead_mb", [1, 2048])
-def test_blocked_reading_gives_the_batches_of_the_plan(split, ahead_mb):
-    order = OrderConfig("blocked", block=3, window=2)
-    config = LoaderConfig(threads=1, order=order, ahead_mb=ahead_mb)
-    ahead = train(split, config=config)
-    plain = train(split, config=config)
-    plain.source.ahead = 0  # the same order, read batch by batch
-    whole = batches(ahead)
-    assert same(whole, batches(plain))
-    assert same(whole[2:], batches(train(split, config=config), start=8))
-
-
-def test_blocked_reading_goes_through_each_tar_once(split, monkeypatch):
-    reads = []
-    real = FrameReader.pread
-
-    def noting(self, path, offset, size):
-        reads.append((str(path), offset, size))
-        return real(self, path, offset, size)
-
-    monkeypatch.setattr(FrameReader, "pread", noting)
-    config = LoaderConfig(threads=1, read_threads=1, order=OrderConfig("blocked", block=0))
-    loader = train(split, config=config)
-    assert batches_ahead(loader.plans, config) >= len(loader)
-    batches(loader)
-    assert len(reads) == 24  # one for each video
-    assert reads == sorted(reads)
-
-
-def test_broken_videos_in_blocked_order(copy):
-    copy.tars[0].unlink()
-    config = LoaderConfig(threads=1, order=OrderConfig("blocked", block=2))
-    loader = train(copy, config=config)
-    replaced = [entry for batch in loader.epoch(0) for entry in batch.replaced]
-    lost = set(np.flatnonzero(copy.samples["tar"] == 0).tolist())
-    assert {entry[0] for entry in replaced} == lost & set(loader.order(0)[:24].tolist())
-    loader.close()
-
-
-def test_an_epoch_of_blocked_order_left_early_ends_its_threads(split):
-    config = LoaderConfig(threads=1, order=OrderConfig("blocked"), ahead_mb=1)
-    loader = train(split, config=config)
-    next(loader.epoch(0))
-    loader.close()
-    for thread in threading.enumerate():
-        if thread.name == "loader-ahead":
-            thread.join(5)
-            assert not thread.is_alive()
-
-
-MOUNTS = """\
-22 1 8:1 / / rw - ext4 /dev/sda1 rw
-30 22 0:40 / /data rw,relatime shared:1 - nfs4 server:/data rw
-31 30 8:2 / /data/local rw - xfs /dev/sdb rw
-32 22 0:41 / /with\\040space rw - lustre a rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/home/x", "ext4"),
-        ("/data/k400", "nfs4"),
-        ("/data/local/k400", "xfs"),
-        ("/database", "ext4"),
-        ("/with space/a", "lustre"),
-    ],
-)
-def test_the_file_system_of_a_path(tmp_path, path, kind):
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(MOUNTS)
-    assert filesystem(Path(path), mounts) == kind
-
-
-def test_this_machine_can_tell_its_file_systems(tmp_path):
-    assert filesystem(tmp_path)
-    assert filesystem(Path("/proc/self")) == "proc"
-    assert not is_network(Path("/proc"))
-
-
-def test_random_reads_over_a_network_are_warned_of(split, capfd, monkeypatch):
+def test_random_reads_from_a_network_disk_give_a_warning(split, capfd, monkeypatch):
     monkeypatch.setattr(st, "is_network", lambda path: True)
     train(split).close()
     assert "--loader.order.kind blocked" in capfd.readouterr().err
@@ -151,18 +40,18 @@ def staged_config(tmp_path: Path, **changes: object) -> LoaderConfig:
 
 @pytest.fixture(autouse=True)
 def small_margin(monkeypatch):
-    """Test machines may have little room."""
+    """Test machines may have little free space."""
     monkeypatch.setattr(st, "MARGIN", 1 << 20)
 
 
 def test_staged_tars_are_read_instead_of_the_originals(split, copy, tmp_path):
     expected = batches(train(split))
     loader = train(copy, config=staged_config(tmp_path))
-    shutil.rmtree(copy.tars[0].parent)  # the network goes away
+    shutil.rmtree(copy.tars[0].parent)  # the network disk goes away
     assert same(batches(loader), expected)
 
 
-def test_staging_is_done_once_and_goes_on_where_it_stopped(copy, tmp_path, capfd):
+def test_staging_is_done_once_and_continues_an_interrupted_copy(copy, tmp_path, capfd):
     config = staged_config(tmp_path)
     first = st.stage(copy, config)
     assert "staging 6 tars" in capfd.readouterr().err
@@ -175,7 +64,7 @@ def test_staging_is_done_once_and_goes_on_where_it_stopped(copy, tmp_path, capfd
     assert [p.read_bytes() for p in first.tars] == [p.read_bytes() for p in copy.tars]
 
 
-def test_only_the_tars_of_the_lanes(copy, tmp_path, monkeypatch):
+def test_lanes_stages_only_the_tars_of_the_node(copy, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     config = staged_config(tmp_path, order=OrderConfig("local"), stage="lanes")
@@ -189,12 +78,12 @@ def test_only_the_tars_of_the_lanes(copy, tmp_path, monkeypatch):
         train(copy, config=config, rank=Rank(world=5), batch_size=1)
 
 
-def test_no_room_on_the_scratch_disk(copy, tmp_path, monkeypatch, capfd):
+def test_no_space_on_the_scratch_disk(copy, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(st, "MARGIN", 1 << 60)
     assert st.stage(copy, staged_config(tmp_path)).tars == copy.tars
-    said = capfd.readouterr().err
-    assert "not staged" in said
-    assert "GB free" in said
+    warning = capfd.readouterr().err
+    assert "not staged" in warning
+    assert "GB free" in warning
 
 
 def test_a_damaged_tar_is_not_staged(copy, tmp_path, capfd):
@@ -216,8 +105,8 @@ def test_staging_is_the_default_under_slurm(copy, tmp_path, monkeypatch):
     assert st.stage(copy, LoaderConfig(stage="off")) is copy
 
 
-def test_settings_that_cannot_work(copy):
-    with pytest.raises(LoaderError, match=r"--loader\.scratch"):
+def test_wrong_settings_are_refused(copy):
+    with pytest.raises(LoaderError, match=r"^loader\.scratch must name a folder.*, got None"):
         st.stage(copy, LoaderConfig(stage="all"))
-    with pytest.raises(LoaderError, match="kind local"):
+    with pytest.raises(LoaderError, match=r"loader\.order\.kind must be local"):
         LoaderConfig(stage="lanes")
