@@ -71,7 +71,7 @@ def make_split(
 
 @pytest.fixture(scope="session")
 def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where this session's sets lie."""
+    """Folder of the shard sets of this session."""
     return tmp_path_factory.mktemp("loader")
 
 
@@ -90,7 +90,7 @@ def open_files() -> int:
 def made_once(
     folder: Path, lengths: list[int], sizes: tuple[tuple[int, int], ...] = SIZES
 ) -> Callable[[str], Split]:
-    """A function: codec -> a split of videos of these lengths, built when it is first asked for."""
+    """A function: codec -> a split of videos of these lengths, built at the first call."""
     made: dict[str, Split] = {}
 
     def get(codec: str) -> Split:
@@ -109,5 +109,5 @@ def split_of(video_folder: Path) -> Callable[[str], Split]:
 
 @pytest.fixture(scope="session")
 def large_split_of(video_folder: Path) -> Callable[[str], Split]:
-    """The same videos in a size that a GPU's video decoder takes."""
+    """A function: codec -> the videos of `split_of` in a size that a GPU's video decoder takes."""
     return made_once(video_folder / "large", SHORT, LARGE)

@@ -1,4 +1,4 @@
-"""Ways in which the stored frames of a video go bad."""
+"""Ways to damage the stored frames of a video."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from shards import Split
 
-Hurt = Callable[[bytes], bytes]
+Damage = Callable[[bytes], bytes]
 
 
-def overwrite(split: Split, sample: int, hurt: Hurt, *, fix_crc: bool = False) -> None:
-    """Change every frame of a sample by `hurt`, which keeps the length."""
+def overwrite(split: Split, sample: int, damage: Damage, *, fix_crc: bool = False) -> None:
+    """Damage every frame of a sample; fix_crc: keep the checksums of the index right."""
     row = split.samples[sample]
     path = split.root / split.name / "frames.npy"
     frames = np.load(path)
@@ -21,7 +21,7 @@ def overwrite(split: Split, sample: int, hurt: Hurt, *, fix_crc: bool = False) -
         for entry in frames[row["first_frame"] : row["first_frame"] + row["num_frames"]]:
             start, size = int(row["offset"]) + int(entry["offset"]), int(entry["size"])
             file.seek(start)
-            data = hurt(file.read(size))
+            data = damage(file.read(size))
             assert len(data) == size
             file.seek(start)
             file.write(data)

@@ -1,4 +1,4 @@
-"""Small training loaders, and how the tests look at what they give."""
+"""Small training loaders, and helpers to compare their batches."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ONE = LoaderConfig(threads=1)
 def train(
     split: Split, *, augment: AugmentConfig = SMALL, config: LoaderConfig = ONE, **changes: Any
 ) -> TrainLoader:
-    """A loader of batches of 4, seed 5, unless `changes` say otherwise."""
+    """A loader with batches of 4 and seed 5; changes: other arguments of TrainLoader."""
     settings = {"seed": 5, "batch_size": 4, **changes}
     return TrainLoader(split, SamplingConfig(), augment, config, **settings)
 
 
 def batches(loader: TrainLoader, start: int = 0) -> list[tuple[list[int], np.ndarray]]:
     """Ids and clips of the rest of epoch 0; closes the loader."""
-    found = [(b.ids.tolist(), b.clips.numpy().copy()) for b in loader.epoch(0, start)]
+    result = [(b.ids.tolist(), b.clips.numpy().copy()) for b in loader.epoch(0, start)]
     loader.close()
-    return found
+    return result
 
 
 def same(one: list, other: list) -> bool:

@@ -45,7 +45,7 @@ def longest(split: Split) -> int:
     return int(np.argmax(split.samples["num_frames"]))
 
 
-def first_shown(split: Split) -> int:
+def first_in_order(split: Split) -> int:
     loader = train(split)
     loader.close()
     return int(loader.order(0)[0])
@@ -60,31 +60,31 @@ def check_replaced(
 ) -> list[str]:
     """An epoch of the damaged set differs from the clean one in the broken videos alone."""
     listed = tmp_path / "run" / "quarantine.jsonl"
-    one = train(clean, config=config)
-    other = train(damaged, config=config, quarantine=listed)
+    intact = train(clean, config=config)
+    loader = train(damaged, config=config, quarantine=listed)
     reasons = {}
-    for before, after in zip(one.epoch(0), other.epoch(0), strict=True):
-        gone = {video: (stand_in, reason) for video, stand_in, reason in after.replaced}
+    for before, after in zip(intact.epoch(0), loader.epoch(0), strict=True):
+        replaced = {video: (other, reason) for video, other, reason in after.replaced}
         for row, video in enumerate(before.ids.tolist()):
             if video not in bad:
                 assert after.ids[row] == video
                 assert (after.clips[row] == before.clips[row]).all()
                 continue
-            stand_in, reason = gone[video]
+            other, reason = replaced[video]
             reasons[video] = reason
             chain = [replacement(video, attempt, len(damaged)) for attempt in range(20)]
-            assert stand_in == next(other for other in chain if other not in bad)
-            assert after.ids[row] == stand_in
-            assert after.labels[row] == damaged.samples["label"][stand_in]
+            assert other == next(sample for sample in chain if sample not in bad)
+            assert after.ids[row] == other
+            assert after.labels[row] == damaged.samples["label"][other]
             assert after.clips[row].any()
             assert damaged.key(video) in reason
             assert str(damaged.tar_path(video)) in reason
-    for loader in (one, other):
-        loader.close()
-    seen = bad & set(one.order(0)[:24].tolist())
-    assert set(reasons) == seen
+    expected = bad & set(intact.order(0)[:24].tolist())
+    for one in (intact, loader):
+        one.close()
+    assert set(reasons) == expected
     lines = [json.loads(line) for line in listed.read_text().splitlines()]
-    assert {line["id"] for line in lines} >= seen
+    assert {line["id"] for line in lines} >= expected
     assert len({line["id"] for line in lines}) == len(lines)
     return list(reasons.values())
 
@@ -98,23 +98,23 @@ def test_corrupt_bytes_are_caught_by_their_checksum(split, copy, tmp_path):
     assert all("CRC32" in reason for reason in reasons)
 
 
-@pytest.mark.parametrize("hurt", [zeroed, other_size, four_components, without_end_of_header])
-def test_headers_that_would_crash_dali_never_reach_it(split, copy, tmp_path, hurt):
+@pytest.mark.parametrize("damage", [zeroed, other_size, four_components, without_end_of_header])
+def test_headers_that_would_crash_dali_are_rejected_by_the_reader(split, copy, tmp_path, damage):
     damaged = open_split(copy, "train")
     bad = {longest(split), 3, 4}
     for sample in bad:
-        overwrite(damaged, sample, hurt, fix_crc=True)
+        overwrite(damaged, sample, damage, fix_crc=True)
     reasons = check_replaced(split, open_split(copy, "train"), bad, tmp_path)
     assert not any("CRC32" in reason for reason in reasons)
 
 
-@pytest.mark.parametrize("hurt", [bad_huffman_table, bad_quantiser_table, bad_scan])
+@pytest.mark.parametrize("damage", [bad_huffman_table, bad_quantiser_table, bad_scan])
 @pytest.mark.parametrize("roi", [True, False])
-def test_what_dali_refuses_is_found_by_bisection(split, copy, tmp_path, hurt, roi):
+def test_bisection_names_the_videos_that_dali_refuses(split, copy, tmp_path, damage, roi):
     damaged = open_split(copy, "train")
     bad = {longest(split), 3, 4}
     for sample in bad:
-        overwrite(damaged, sample, hurt, fix_crc=True)
+        overwrite(damaged, sample, damage, fix_crc=True)
     config = LoaderConfig(threads=2, roi_decode=roi)
     reasons = check_replaced(split, open_split(copy, "train"), bad, tmp_path, config)
     assert not any("CRC32" in reason for reason in reasons)
@@ -149,7 +149,7 @@ def test_a_wrong_table(split, copy, tmp_path):
 
 
 def test_rows_that_the_frame_table_lacks(split, copy, tmp_path):
-    """Arrays of different origin: told as a fault of the videos, not by a traceback."""
+    """Arrays of different sets: an error of the videos, not a traceback."""
     path = copy / "train" / "samples.npy"
     samples = np.load(path)
     samples["first_frame"][longest(split)] = len(split.frames) - 3
@@ -159,7 +159,7 @@ def test_rows_that_the_frame_table_lacks(split, copy, tmp_path):
 
 
 def test_a_tar_that_is_replaced_while_it_is_open(split, copy, tmp_path):
-    """The open file goes on being read; a loader made later finds the change by its checksums."""
+    """An open file is read on; a later loader finds the change by its checksums."""
     damaged = open_split(copy, "train")
     one, other = train(split), train(damaged)
     next(other.epoch(0))
@@ -168,9 +168,9 @@ def test_a_tar_that_is_replaced_while_it_is_open(split, copy, tmp_path):
     path.unlink()
     path.write_bytes(np.random.default_rng(0).bytes(size))
     for before, after in zip(one.epoch(0), other.epoch(0), strict=True):
-        gone = [video for video, _, _ in after.replaced]
+        replaced = [video for video, _, _ in after.replaced]
         for row, video in enumerate(before.ids.tolist()):
-            assert video in gone or (after.clips[row] == before.clips[row]).all()
+            assert video in replaced or (after.clips[row] == before.clips[row]).all()
     for loader in (one, other):
         loader.close()
     bad = set(np.flatnonzero(damaged.samples["tar"] == 0).tolist())
@@ -179,12 +179,12 @@ def test_a_tar_that_is_replaced_while_it_is_open(split, copy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("hurt", "fix_crc"), [(zeroed, False), (zeroed, True), (bad_huffman_table, True)]
+    ("damage", "fix_crc"), [(zeroed, False), (zeroed, True), (bad_huffman_table, True)]
 )
-def test_evaluation_reports_and_never_replaces(split, copy, hurt, fix_crc):
+def test_evaluation_reports_and_never_replaces(split, copy, damage, fix_crc):
     damaged = open_split(copy, "train")
     for sample in (0, 1, 2, 17):  # the whole first batch and one of another
-        overwrite(damaged, sample, hurt, fix_crc=fix_crc)
+        overwrite(damaged, sample, damage, fix_crc=fix_crc)
     loader = EvalLoader(
         open_split(copy, "train"), SamplingConfig(), LoaderConfig(threads=1), batch_size=3,
         crop_size=32, resize_short=32,
@@ -215,29 +215,29 @@ def test_too_many_broken_videos_stop_the_job_with_a_list(copy, tmp_path):
     loader.close()
 
 
-def test_a_stand_in_depends_on_the_broken_id_alone(split, copy):
-    """Not on what was quarantined before: a run continued elsewhere knows nothing of that."""
+def test_a_replacement_depends_on_the_broken_id_alone(split, copy):
+    """Not on the quarantine, which a run that resumes elsewhere does not know."""
     damaged = open_split(copy, "train")
-    video = first_shown(split)
+    video = first_in_order(split)
     overwrite(damaged, video, zeroed)
     loader = train(open_split(copy, "train"))
     chosen = replacement(video, 0, len(split))
-    loader.quarantine.add(chosen, "a read that failed in passing")
+    loader.quarantine.add(chosen, "a transient error")
     replaced = [entry for batch in loader.epoch(0) for entry in batch.replaced]
     assert [(old, new) for old, new, _ in replaced] == [(video, chosen)]
     loader.close()
 
 
-def test_a_refused_stand_in_gives_way_to_the_next_of_the_chain(split, copy, tmp_path):
+def test_a_replacement_that_dali_refuses_is_replaced_by_the_next(split, copy, tmp_path):
     damaged = open_split(copy, "train")
-    video = first_shown(split)
+    video = first_in_order(split)
     bad = {video, replacement(video, 0, len(split))}
     for sample in bad:
         overwrite(damaged, sample, bad_huffman_table, fix_crc=True)
     check_replaced(split, open_split(copy, "train"), bad, tmp_path)
 
 
-def test_each_rank_bears_its_part_of_the_broken_videos(split):
+def test_the_limit_of_a_rank_is_that_of_its_part_of_the_split(split):
     limits = []
     for world in (1, 2):
         config = LoaderConfig(threads=1, bad_share=1.0)

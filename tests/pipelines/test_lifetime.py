@@ -1,4 +1,4 @@
-"""Hanging disks, signals and ends of processes: the job goes on, or stops cleanly."""
+"""Hanging disks, signals, forks and exits: the job goes on, or stops cleanly."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_tars(split: Split) -> list[str]:
     return [path for path in opened if Path(path) in split.tars]
 
 
-def test_a_read_that_fails_in_passing_is_tried_again(split, monkeypatch):
+def test_a_transient_read_error_is_retried(split, monkeypatch):
     failures = iter([OSError(5, "Input/output error")] * 2)
     real = FrameReader.pread
 
@@ -51,12 +51,12 @@ def test_a_read_that_fails_in_passing_is_tried_again(split, monkeypatch):
     loader.close()
 
 
-def test_a_hanging_read_is_told_with_every_thread(split, monkeypatch, capfd):
-    let_go = threading.Event()
+def test_a_hang_is_reported_with_what_every_thread_does(split, monkeypatch, capfd):
+    release = threading.Event()
     real = FrameReader.pread
 
     def hanging(self, path, offset, size):
-        let_go.wait(20)
+        release.wait(20)
         return real(self, path, offset, size)
 
     monkeypatch.setattr(FrameReader, "pread", hanging)
@@ -64,18 +64,18 @@ def test_a_hanging_read_is_told_with_every_thread(split, monkeypatch, capfd):
     with pytest.raises(LoaderError, match=r"loader\.hang") as caught:
         next(loader.epoch(0))
     assert "loader-read-0: reading" in str(caught.value)
-    said = capfd.readouterr().err
-    assert "no batch for" in said
-    assert "in hanging" in said  # the Python stack of the stuck thread
-    assert str(split.tar_path(0).parent) in said
-    let_go.set()
+    printed = capfd.readouterr().err
+    assert "no batch for" in printed
+    assert "in hanging" in printed  # the Python stack of the stuck thread
+    assert str(split.tar_path(0).parent) in printed
+    release.set()
     loader.close()
 
 
-def test_the_consumer_is_not_taken_for_a_hang(split, capfd):
-    loader = train(split, config=LoaderConfig(threads=1, watchdog=0.3))
-    for _ in loader.epoch(0):
-        time.sleep(0.4)
+def test_a_slow_consumer_is_not_a_hang(split, capfd):
+    loader = train(split, config=LoaderConfig(threads=1, watchdog=2.0))
+    for number, _ in enumerate(loader.epoch(0)):
+        time.sleep(2.5 if number == 1 else 0.0)
     assert "no batch" not in capfd.readouterr().err
     loader.close()
 
@@ -85,7 +85,7 @@ SCRIPT = """
     from pipelines import *
     from shards import open_split
     caught = []
-    # A job in the background of a shell starts with Ctrl-C ignored.
+    # A background job of a shell ignores Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if {handle}:
         signal.signal(signal.SIGUSR1, lambda *_: caught.append(1))
@@ -100,7 +100,7 @@ SCRIPT = """
         epochs += 1
         print(epochs, total, len(caught), flush=True)
         if epochs == {epochs}:
-            time.sleep(0.2)  # Python itself gives up its handlers when it ends
+            time.sleep(0.2)  # Python drops its signal handlers when it exits
             break
 """
 
@@ -113,21 +113,21 @@ def start(split: Split, epochs: int, handle: bool = True) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def test_step_signals_change_nothing(split):
+def test_signals_change_no_batch(split):
     process = start(split, 30)
     assert process.stdout is not None
     first = process.stdout.readline()
     done = threading.Event()
 
-    def bombard() -> None:
+    def send_signals() -> None:
         while not done.wait(0.005):
             process.send_signal(signal.SIGUSR1)
 
-    bomber = threading.Thread(target=bombard)
-    bomber.start()
+    sender = threading.Thread(target=send_signals)
+    sender.start()
     lines = [process.stdout.readline() for _ in range(29)]
     done.set()
-    bomber.join()
+    sender.join()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     epochs, total, caught = map(int, lines[-1].split())
@@ -140,7 +140,7 @@ def test_step_signals_change_nothing(split):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_being_stopped_leaves_nothing_behind(split, number):
+def test_a_signal_ends_the_process(split, number):
     process = start(split, -1)
     assert process.stdout is not None
     process.stdout.readline()
@@ -151,7 +151,7 @@ def test_being_stopped_leaves_nothing_behind(split, number):
     assert process.returncode == -number
 
 
-def test_a_process_that_ends_amid_an_epoch_ends(split):
+def test_a_process_can_exit_amid_an_epoch(split):
     script = textwrap.dedent(SCRIPT).format(root=str(split.root), epochs=1, handle=False)
     script = script.replace("total += int(batch.ids.sum())", "sys.exit(7)")
     done = subprocess.run(
@@ -186,7 +186,7 @@ FORK = """
 
 
 @pytest.mark.parametrize("reader", ["frames", "webdataset"])
-def test_a_fork_is_told_so_and_ends(split, reader):
+def test_a_forked_child_gets_an_error_and_can_exit(split, reader):
     script = textwrap.dedent(FORK).format(root=str(split.root), reader=reader)
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -199,7 +199,7 @@ def test_a_fork_is_told_so_and_ends(split, reader):
 
 
 @pytest.mark.parametrize("reader", ["frames", "webdataset"])
-def test_an_epoch_that_was_ended_says_so_at_once(split, reader):
+def test_the_iterator_of_an_older_epoch_raises_at_once(split, reader):
     loader = train(split, config=LoaderConfig(threads=1, reader=reader))
     old = loader.epoch(0)
     next(old)
@@ -222,45 +222,45 @@ def test_an_epoch_that_was_ended_says_so_at_once(split, reader):
 def test_an_epoch_begun_amid_another_gives_all_of_its_batches(split):
     config = LoaderConfig(threads=1, reader="webdataset", prefetch=1)
     loader = train(split, config=config, batch_size=1)
-    alone = [batch.ids.tolist() for batch in loader.epoch(1)]
+    expected = [batch.ids.tolist() for batch in loader.epoch(1)]
     old = loader.epoch(0)
     next(old)
     new = loader.epoch(1)  # the threads of the old epoch are still reading
     next(old)
-    assert [batch.ids.tolist() for batch in new] == alone
+    assert [batch.ids.tolist() for batch in new] == expected
     loader.close()
 
 
-def test_a_consumer_stuck_in_another_thread_is_freed_by_close(split, monkeypatch):
-    reading, let_go = threading.Event(), threading.Event()
+def test_close_ends_the_wait_of_a_consumer_in_another_thread(split, monkeypatch):
+    reading, release = threading.Event(), threading.Event()
     real = FrameReader.pread
 
     def hanging(self, path, offset, size):
         reading.set()
-        let_go.wait(20)
+        release.wait(20)
         return real(self, path, offset, size)
 
     monkeypatch.setattr(FrameReader, "pread", hanging)
     loader = train(split)
-    said: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def consume() -> None:
         try:
             next(loader.epoch(0))
         except LoaderError as error:
-            said.append(error)
+            errors.append(error)
 
     consumer = threading.Thread(target=consume)
     consumer.start()
     assert reading.wait(10)
-    threading.Timer(0.3, let_go.set).start()
+    threading.Timer(0.3, release.set).start()
     loader.close()
     consumer.join(10)
     assert not consumer.is_alive()
-    assert "ended" in str(said[0])
+    assert "ended" in str(errors[0])
 
 
-def test_loaders_that_nobody_closed_leave_no_threads(split):
+def test_a_loader_that_is_never_closed_leaves_no_threads(split):
     def names() -> list[str]:
         return [t.name for t in threading.enumerate() if t.name.startswith("loader-")]
 
@@ -279,16 +279,16 @@ def test_loaders_that_nobody_closed_leave_no_threads(split):
 
 def test_two_loaders_at_once(split):
     one, other = train(split), train(split, config=LoaderConfig(threads=1, reader="webdataset"))
-    alone = train(split)
-    expected = [batch.clips for batch in alone.epoch(0)]
-    for clips, mine, theirs in zip(expected, one.epoch(0), other.epoch(0), strict=True):
-        assert (mine.clips == clips).all()
-        assert theirs.clips.any()
-    for loader in (one, other, alone):
+    single = train(split)
+    expected = [batch.clips for batch in single.epoch(0)]
+    for clips, first, second in zip(expected, one.epoch(0), other.epoch(0), strict=True):
+        assert (first.clips == clips).all()
+        assert second.clips.any()
+    for loader in (one, other, single):
         loader.close()
 
 
-def test_threads_and_files_are_given_back(split):
+def test_close_frees_threads_and_files(split):
     def count() -> tuple[int, int]:
         return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
@@ -340,19 +340,19 @@ def test_closing_a_blocked_loader_in_mid_read_waits_for_the_read(split, monkeypa
     next(loader.epoch(0))
     monkeypatch.setattr(FrameReader, "pread", slow)
     batches = loader.epoch(1)
-    said: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def consume() -> None:
         try:
             next(batches)
         except LoaderError as error:
-            said.append(error)
+            errors.append(error)
 
     consumer = threading.Thread(target=consume)
     consumer.start()
     assert reading.wait(10)
     loader.close()
     consumer.join(10)
-    assert "ended" in str(said[0])
+    assert "ended" in str(errors[0])
     assert not [thread for thread in threading.enumerate() if thread.name == "loader-ahead"]
     assert not open_tars(split)

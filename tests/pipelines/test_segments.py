@@ -55,7 +55,7 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "set"
 
 
-def shown(clips: object) -> np.ndarray:
+def frame_numbers(clips: object) -> np.ndarray:
     """Numbers of the source's frames, from their grey."""
     return np.asarray(clips, np.float64).mean(axis=(-3, -2, -1)) - FIRST
 
@@ -68,15 +68,15 @@ def test_training_stays_inside_the_annotated_segment(sharded, reader):
     loader = TrainLoader(
         split, SAMPLING, SMALL, LoaderConfig(threads=1, reader=reader), seed=1, batch_size=1
     )
-    seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    shown: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for epoch in range(20):
         for batch in loader.epoch(epoch):
             name = split.key(int(batch.ids[0]))
             assert split.classes[int(batch.labels[0])] == names[name][2]
-            seen[name].append(shown(batch.clips).reshape(-1))
+            shown[name].append(frame_numbers(batch.clips).reshape(-1))
     loader.close()
     for name, (start, end, _) in names.items():
-        frames = np.concatenate(seen[name])
+        frames = np.concatenate(shown[name])
         # Two levels for the JPEG.
         assert frames.min() >= RATE * start - 2
         assert frames.max() <= RATE * end - 1 + 2
@@ -94,7 +94,7 @@ def test_testing_spans_the_whole_video(sharded, reader):
         split, SAMPLING, config, batch_size=1, clips=8, crops=1, crop_size=32, resize_short=32
     )
     (batch,) = loader
-    clips = shown(batch.clips)[0, 0]  # (8, 2)
+    clips = frame_numbers(batch.clips)[0, 0]  # (8, 2)
     loader.close()
     # Eight clips, one in each eighth of the 20 seconds.
     assert (np.floor(clips.mean(axis=1) / (FRAMES / 8)) == np.arange(8)).all()
@@ -105,5 +105,5 @@ def test_validation_spans_the_whole_video(sharded):
                         resize_short=32)  # fmt: skip
     (batch,) = loader
     loader.close()
-    middles = shown(batch.clips)[0].mean(axis=1)
+    middles = frame_numbers(batch.clips)[0].mean(axis=1)
     assert (np.floor(middles / (FRAMES / 4)) == np.arange(4)).all()

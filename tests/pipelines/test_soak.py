@@ -1,4 +1,4 @@
-"""Days of training in small: nothing may grow."""
+"""Memory, files and threads do not grow in a long training run."""
 
 from __future__ import annotations
 

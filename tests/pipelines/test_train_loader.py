@@ -52,7 +52,7 @@ def jpegs(split: Split, sample: int) -> np.ndarray:
 
 
 def resized(frames: np.ndarray, box: np.ndarray, size: int, flip: bool = False) -> torch.Tensor:
-    """The definition: crop, mirror, bilinear with half-pixel centres, in floats."""
+    """The reference: crop, mirror, bilinear with half-pixel centres, in floats."""
     y0, x0, y1, x1 = box.astype(int)
     cut = torch.from_numpy(frames[:, y0:y1, x0:x1].astype(np.float32)).permute(0, 3, 1, 2)
     cut = cut.flip(-1) if flip else cut
@@ -74,9 +74,9 @@ def test_training_pixels_are_the_plan_executed(split, resize, roi):
         for row, sample in enumerate(batch.ids):
             frames = jpegs(split, sample)[plan.frames[row]]
             expected = resized(frames, plan.boxes[row, 0], 48, plan.flips[row])
-            found = batch.clips[row].reshape(16, 48, 48, 3).float()
+            clips = batch.clips[row].reshape(16, 48, 48, 3).float()
             # Half a level of rounding, one of fixed-point weights; decoders may differ by one.
-            assert (found - expected).abs().max() <= 2.6
+            assert (clips - expected).abs().max() <= 2.6
     assert 0 < flips < 24
     loader.close()
 
@@ -92,8 +92,8 @@ def test_frames_are_those_of_pyav(split):
             frames = decoded(split, sample)
             wanted = val_frames(len(frames), config).reshape(-1)
             box = eval_boxes(*frames.shape[1:3], 1, 96, 96)[0]
-            found = batch.clips[row].reshape(16, 96, 96, 3).float()
-            for shown, index in zip(found, wanted, strict=True):
+            clips = batch.clips[row].reshape(16, 96, 96, 3).float()
+            for shown, index in zip(clips, wanted, strict=True):
                 near = [n for n in (index - 1, index, index + 1) if 0 <= n < len(frames)]
                 errors = [(resized(frames[[n]], box, 96)[0] - shown).abs().mean() for n in near]
                 assert near[int(np.argmin(errors))] == index
@@ -117,8 +117,8 @@ def test_eight_clips_and_three_crops(split):
             boxes = eval_boxes(*frames.shape[1:3], 3, 64, 80)
             for crop in range(3):
                 expected = resized(frames[wanted], boxes[crop], 64)
-                found = batch.clips[row, crop].reshape(32, 64, 64, 3).float()
-                assert (found - expected).abs().max() <= 2.6
+                clips = batch.clips[row, crop].reshape(32, 64, 64, 3).float()
+                assert (clips - expected).abs().max() <= 2.6
     loader.close()
 
 
@@ -143,7 +143,7 @@ def everything(loader: TrainLoader, epoch: int = 0, start: int = 0) -> list:
 
 
 @pytest.mark.parametrize("resize", ["torch", "dali"])
-def test_colour_jitter_is_one_turn_per_video(split, resize):
+def test_brightness_is_drawn_once_per_video(split, resize):
     config = LoaderConfig(threads=1, resize=resize)
     plain = make(split, config=config)
     augment = AugmentConfig(size=48, short_sides=(64, 80), brightness=0.5)
@@ -160,8 +160,8 @@ def test_colour_jitter_is_one_turn_per_video(split, resize):
 
 
 @pytest.mark.parametrize("config", [ONE, LoaderConfig(threads=1, reader="webdataset")])
-def test_all_colours_turn_once_for_all_frames(split, config):
-    """In the video of one frame every frame of every snippet is the same, however it is turned."""
+def test_all_frames_of_a_video_get_the_same_colours(split, config):
+    """All frames of the clips of a one-frame video stay equal, whatever the colours."""
     short = int(np.argmin(split.samples["num_frames"]))
     strong = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2}
     loader = make(split, config=config, augment=AugmentConfig(size=48, flip=0.0, **strong))
@@ -176,7 +176,7 @@ def test_all_colours_turn_once_for_all_frames(split, config):
     assert len(views) >= 4
     assert all((view == view[:1]).all() for view in views)
     means = torch.stack([view.float().mean(dim=(0, 1, 2)) for view in views])
-    assert (means.std(dim=0) > 4).all()  # another turn in each epoch
+    assert (means.std(dim=0) > 4).all()  # other colours in each epoch
 
 
 @pytest.mark.parametrize("world", range(1, 9))
@@ -198,7 +198,7 @@ def test_evaluation_covers_every_video_once(split, world, batch_size):
     assert len(batches) == 1
 
 
-def test_a_rank_with_nothing_left_gives_padded_batches(split):
+def test_a_rank_without_videos_left_yields_padded_batches(split):
     loader = EvalLoader(
         split, SamplingConfig(), ONE, batch_size=7, crop_size=32, resize_short=32, rank=Rank(3, 8)
     )
@@ -215,7 +215,7 @@ def test_a_rank_with_nothing_left_gives_padded_batches(split):
     loader.close()
 
 
-def test_the_hand_over_is_a_channels_last_view(split):
+def test_clips_can_be_viewed_as_channels_last_maps(split):
     loader = make(split, config=LoaderConfig(threads=1, resize="dali"))
     batch = next(loader.epoch(0))
     maps = batch.clips.view(4 * 16, 48, 48, 3).permute(0, 3, 1, 2)
@@ -237,7 +237,7 @@ def test_clips_are_the_memory_of_dali_and_no_copy(split):
 
 
 @pytest.mark.parametrize("resize", ["torch", "dali"])
-def test_batches_held_by_the_consumer_stay_as_they_are(split, resize):
+def test_later_batches_do_not_overwrite_earlier_ones(split, resize):
     loader = make(split, config=LoaderConfig(threads=1, resize=resize))
     held = [
         (batch.clips, batch.clips.clone()) for epoch in range(3) for batch in loader.epoch(epoch)
@@ -267,8 +267,8 @@ def test_a_directional_class_is_mirrored_with_its_label_or_not_at_all(split, rul
     for one, other in zip(plain.epoch(0), ruled.epoch(0), strict=True):
         assert (one.ids == other.ids).all()
         for row, label in enumerate(one.labels.tolist()):
-            turned = label == 2 or mirrored
-            expected = one.clips[row].flip(-2) if turned else one.clips[row]
+            flipped = label == 2 or mirrored
+            expected = one.clips[row].flip(-2) if flipped else one.clips[row]
             assert (other.clips[row].int() - expected.int()).abs().max() <= 1
             assert int(other.labels[row]) == ({0: 1, 1: 0, 2: 2}[label] if mirrored else label)
     plain.close()

@@ -1,4 +1,4 @@
-"""The reader that is DALI alone, against the default one and against plain arithmetic."""
+"""The webdataset reader against the default one and against plain arithmetic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipelines import (
 from pipelines.plan.planner import replacement
 from shards import Split, open_split
 from tests.pipelines import loaders
-from tests.pipelines.damage import Hurt, bad_huffman_table, overwrite, zeroed
+from tests.pipelines.damage import Damage, bad_huffman_table, overwrite, zeroed
 from tests.pipelines.loaders import MEDIUM
 
 STREAM = LoaderConfig(reader="webdataset", threads=1, order=OrderConfig(window=1))
@@ -82,7 +82,7 @@ def test_evaluation_is_that_of_the_default_reader_on_the_gpu(large_split_of, cod
 @pytest.mark.gpu
 @pytest.mark.parametrize(("codec", "decode"), [*WAYS, ("h264", "video")])
 def test_training_on_the_gpu_shows_what_the_cpu_shows(large_split_of, codec, decode):
-    """The draws are graph A's, on the CPU, so the views are the same."""
+    """The draws are made on the CPU in both cases, so the views are the same."""
     split, config = large_split_of(codec), replace(STREAM, decode=decode)
     augment = AugmentConfig(size=64, brightness=0.3, hue=0.1)
     on_gpu = train(split, config, augment=augment, rank=Rank(device="cuda:0"))
@@ -186,7 +186,7 @@ def test_ranks_share_an_epoch(split):
 
 
 def test_one_box_and_one_flip_per_video(split):
-    """Whatever is drawn, identical frames stay identical: the one-frame video shows it."""
+    """All frames of the clips of a one-frame video stay equal, whatever is drawn."""
     short = int(np.argmin(split.samples["num_frames"]))
     loader = train(split, batch_size=1)
     views = []
@@ -235,43 +235,43 @@ def test_staged_tars_are_read(split_of, tmp_path):
     assert set(evaluate(split, staged)) == set(range(len(split)))
 
 
-def damaged(split: Split, folder: Path, samples: list[int], hurt: Hurt, fix_crc: bool) -> Split:
-    """A copy of the set in which every frame of these samples is hurt."""
+def damaged(split: Split, folder: Path, samples: list[int], damage: Damage, fix_crc: bool) -> Split:
+    """A copy of the set in which every frame of these samples is damaged."""
     shutil.copytree(split.root, folder)
     for sample in samples:
-        overwrite(open_split(folder, "train"), sample, hurt, fix_crc=fix_crc)
+        overwrite(open_split(folder, "train"), sample, damage, fix_crc=fix_crc)
     return open_split(folder, "train")
 
 
 DAMAGE = [
     ("mjpeg", "image", zeroed, False),
     ("mjpeg", "image", zeroed, True),  # DALI would crash
-    ("mjpeg", "image", bad_huffman_table, True),  # only DALI sees it
+    ("mjpeg", "image", bad_huffman_table, True),  # only DALI can notice it
     ("mjpeg", "video", zeroed, False),
     ("vp9", "video", zeroed, False),
 ]
 
 
-@pytest.mark.parametrize(("codec", "decode", "hurt", "fix_crc"), DAMAGE)
+@pytest.mark.parametrize(("codec", "decode", "damage", "fix_crc"), DAMAGE)
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_broken_videos_are_replaced_in_training(
-    split_of, tmp_path, codec, decode, hurt, fix_crc, batch_size
+    split_of, tmp_path, codec, decode, damage, fix_crc, batch_size
 ):
     split, bad = split_of(codec), [2, 7]
-    broken = damaged(split, tmp_path / "set", bad, hurt, fix_crc)
+    broken = damaged(split, tmp_path / "set", bad, damage, fix_crc)
     config = replace(STREAM, decode=decode)
-    sound = train(split, config, batch_size=batch_size)
+    intact = train(split, config, batch_size=batch_size)
     loader = train(broken, config, batch_size=batch_size)
-    seen = set()
-    for before, after in zip(sound.epoch(0), loader.epoch(0), strict=True):
-        gone = {video: (other, reason) for video, other, reason in after.replaced}
+    broken_ids = set()
+    for before, after in zip(intact.epoch(0), loader.epoch(0), strict=True):
+        replaced = {video: (other, reason) for video, other, reason in after.replaced}
         for row, video in enumerate(before.ids.tolist()):
             if video not in bad:
                 assert after.ids[row] == video
                 assert torch.equal(after.clips[row], before.clips[row])
                 continue
-            other, reason = gone[video]
-            seen.add(video)
+            other, reason = replaced[video]
+            broken_ids.add(video)
             assert split.key(video) in reason
             assert ("CRC32" in reason) == (not fix_crc)
             chain = [replacement(video, attempt, len(split)) for attempt in range(20)]
@@ -279,14 +279,14 @@ def test_broken_videos_are_replaced_in_training(
             assert after.ids[row] == other
             assert after.clips[row].any()
             assert after.labels[row] == split.samples["label"][other]
-    assert seen
-    for one in (sound, loader):
+    assert broken_ids
+    for one in (intact, loader):
         one.close()
 
 
-@pytest.mark.parametrize(("codec", "decode", "hurt", "fix_crc"), DAMAGE)
-def test_broken_videos_are_listed_in_evaluation(split_of, tmp_path, codec, decode, hurt, fix_crc):
-    broken = damaged(split_of(codec), tmp_path / "set", [2, 7], hurt, fix_crc)
+@pytest.mark.parametrize(("codec", "decode", "damage", "fix_crc"), DAMAGE)
+def test_broken_videos_are_listed_in_evaluation(split_of, tmp_path, codec, decode, damage, fix_crc):
+    broken = damaged(split_of(codec), tmp_path / "set", [2, 7], damage, fix_crc)
     loader = EvalLoader(
         broken, SamplingConfig(), replace(STREAM, decode=decode), batch_size=2, crop_size=64,
         resize_short=80,
@@ -314,7 +314,7 @@ def test_a_tar_on_a_network_disk_that_is_cut_off_while_it_is_read(split_of, tmp_
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".idx"])
-def test_a_lost_file_is_told_in_one_line(split_of, tmp_path, suffix):
+def test_a_lost_file_is_an_error_of_one_line(split_of, tmp_path, suffix):
     shutil.copytree(split_of("mjpeg").root, tmp_path / "set")
     split = open_split(tmp_path / "set", "train")
     lost = split.tars[1].with_suffix(suffix)
@@ -326,8 +326,8 @@ def test_a_lost_file_is_told_in_one_line(split_of, tmp_path, suffix):
     loader.close()
 
 
-def test_a_place_that_dali_refuses_is_not_blamed_on_the_tars(split_of):
-    """The caller goes on without it, as `dsanet.engine.reader_state.open_epoch` does."""
+def test_a_state_that_dali_refuses_is_not_an_error_of_the_tars(split_of):
+    """The caller can then open the epoch without it (`dsanet.engine.reader_state`)."""
     loader = train(split_of("mjpeg"))
     with pytest.raises(RuntimeError) as caught:
         loader.epoch(0, 4, b"no checkpoint")

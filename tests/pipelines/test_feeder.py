@@ -1,0 +1,114 @@
+"""The two background threads, with a source and a decoder that hold no video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines import LoaderError
+from pipelines.batch_source import BatchSource, LoadedBatch
+from pipelines.decode.decoder import DecodeError
+from pipelines.feeder import Feeder
+from pipelines.plan.planner import BatchPlan
+from pipelines.watchdog import Activity
+
+BROKEN = 100  # what the decoder refuses
+
+
+class Numbers(BatchSource[int]):
+    """Batches of the numbers 2 n and 2 n + 1; some are broken, and one batch cannot be read."""
+
+    def __init__(self, broken: tuple[int, ...] = (), unreadable: int = -1) -> None:
+        self.broken, self.unreadable = broken, unreadable
+        self.faults: list[dict[int, str]] = []
+
+    def open(self, epoch: int, first: int = 0, state: bytes | None = None) -> Iterator[int]:
+        return iter(range(first, 8))
+
+    def load(self, request: int) -> LoadedBatch:
+        if request == self.unreadable:
+            raise OSError("no such disk")
+        ids = np.array([2 * request, 2 * request + 1])
+        plan = BatchPlan(ids, ids, ids, ids, ids, ids, ids)
+        encoded = [BROKEN if number in self.broken else number for number in ids.tolist()]
+        return LoadedBatch(plan, [0, 1], encoded)
+
+    def repair(self, batch: LoadedBatch, faults: dict[int, str]) -> None:
+        self.faults.append(faults)
+        for row in faults:
+            batch.encoded[row] = -1
+
+    def make_decoder(self, *, pinned: bool = False, prefetch: int = 2) -> Any:
+        return Echo()
+
+    def close(self) -> None:
+        pass
+
+
+class Echo:
+    """Gives back what it gets, and refuses a batch with a broken number."""
+
+    resizes_here = False
+
+    def __init__(self) -> None:
+        self.submitted: list[list[int]] = []
+
+    def submit(self, batch: list[int]) -> None:
+        self.submitted.append(list(batch))
+
+    def collect(self) -> list[int]:
+        batch = self.submitted.pop(0)
+        if BROKEN in batch:
+            raise DecodeError("broken")
+        return batch
+
+    def bisect(self, batch: list[int]) -> dict[int, str]:
+        assert not self.submitted  # nothing else is in the graph
+        return {row: "broken" for row, number in enumerate(batch) if number == BROKEN}
+
+
+def feeder_of(source: Numbers) -> Feeder:
+    feeder = Feeder(source, source.open(0), source.make_decoder(), Activity(), prefetch=2)
+    feeder.start()
+    return feeder
+
+
+def outputs(feeder: Feeder) -> list[list[int]]:
+    """Outputs of the batches up to the end of the epoch."""
+    result = []
+    while (batch := feeder.get(60, 60)) is not None:
+        result.append(batch.outputs)
+    return result
+
+
+def test_batches_keep_their_order_and_end():
+    feeder = feeder_of(Numbers())
+    assert outputs(feeder) == [[2 * n, 2 * n + 1] for n in range(8)]
+    assert feeder.close()
+
+
+def test_broken_videos_of_neighbouring_batches_are_repaired_in_their_places():
+    source = Numbers(broken=(4, 6, 7))
+    feeder = feeder_of(source)
+    expected = [[2 * n, 2 * n + 1] for n in range(8)]
+    expected[2:4] = [[-1, 5], [-1, -1]]
+    assert outputs(feeder) == expected
+    assert source.faults == [{0: "broken"}, {0: "broken", 1: "broken"}]
+    assert feeder.close()
+
+
+def test_an_error_of_the_source_is_raised_at_the_consumer():
+    feeder = feeder_of(Numbers(unreadable=3))
+    with pytest.raises(OSError, match="no such disk"):
+        outputs(feeder)
+    assert feeder.close()
+
+
+def test_a_closed_feeder_raises():
+    feeder = feeder_of(Numbers())
+    assert feeder.close()
+    with pytest.raises(LoaderError, match="epoch has ended"):
+        feeder.get(60, 60)
