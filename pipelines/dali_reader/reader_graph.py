@@ -98,7 +98,6 @@ def build_reader(
     tars: path of a tar -> path of its .idx. state: a checkpoint of the same graph, or None.
     """
     fn = dali().fn
-    train = spec.augment is not None
 
     @dali().pipeline_def(
         batch_size=spec.videos,
@@ -110,26 +109,11 @@ def build_reader(
         checkpoint=state,
     )
     def graph() -> Any:
-        encoded, frames_npy = fn.readers.webdataset(
-            paths=list(tars),
-            index_paths=list(tars.values()),
-            ext=["mp4", "frames.npy"],
-            missing_component_behavior="error",
-            # Mapped files are read twice as fast from a local disk. On a network disk each page
-            # fault waits, and truncating a mapped file kills the process.
-            dont_use_mmap=is_network(Path(next(iter(tars)))),
-            shard_id=rank,
-            num_shards=world,
-            random_shuffle=train,
-            initial_fill=spec.shuffle,
-            pad_last_batch=True,
-            stick_to_shard=not train,
-            name="reader",
-        )
+        encoded, frames_npy = _read_tars(tars, rank, world, spec)
         source = fn.get_property(encoded, key="source_info")
         draws = fn.random.uniform(range=[0.0, 1.0], shape=[DRAWS])
         table = read_table(frames_npy)
-        if train:
+        if spec.augment is not None:
             frames = train_picks(table.count, spec.sampling)
         else:
             frames = eval_picks(table.count, spec.sampling, spec.clips)
@@ -139,6 +123,27 @@ def build_reader(
     pipeline = graph()
     pipeline.build()
     return pipeline
+
+
+def _read_tars(tars: dict[str, str], rank: int, world: int, spec: StreamSpec) -> tuple[Any, Any]:
+    """The mp4 and the frames.npy of each sample of this rank's share of the tars."""
+    train = spec.augment is not None
+    return dali().fn.readers.webdataset(
+        paths=list(tars),
+        index_paths=list(tars.values()),
+        ext=["mp4", "frames.npy"],
+        missing_component_behavior="error",
+        # Mapped files are read twice as fast from a local disk. On a network disk each page fault
+        # waits, and truncating a mapped file kills the process.
+        dont_use_mmap=is_network(Path(next(iter(tars)))),
+        shard_id=rank,
+        num_shards=world,
+        random_shuffle=train,
+        initial_fill=spec.shuffle,
+        pad_last_batch=True,
+        stick_to_shard=not train,
+        name="reader",
+    )
 
 
 def _prune(encoded: Any, table: Table, frames: Any, spec: StreamSpec) -> list[Any]:

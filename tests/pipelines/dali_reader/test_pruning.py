@@ -38,7 +38,7 @@ def lengths_of(video_folder: Path) -> Callable[[str], Split]:
 
 @pytest.fixture(scope="session")
 def large_of(video_folder: Path) -> Callable[[str], Split]:
-    """The same for a GPU: larger videos, fewer of them."""
+    """A function: codec -> a split of fewer and larger videos, for a GPU."""
     return made_once(video_folder / "large-lengths", LENGTHS[::2], LARGE)
 
 
@@ -56,8 +56,7 @@ def stored(split: Split, sample: int) -> tuple[np.ndarray, np.ndarray]:
 def in_the_graph(
     split: Split, frames: list[np.ndarray], files: list[tuple[np.ndarray, np.ndarray]]
 ) -> list[list[np.ndarray]]:
-    """What the graph makes of the files of all samples: mp4, picks, their number, gather, frames,
-    sizes."""
+    """Outputs of the graph for files: mp4, picks, number of picks, gather, JPEG bytes, sizes."""
     count = len(frames[0])
 
     @dali().pipeline_def(
@@ -70,9 +69,9 @@ def in_the_graph(
         )
         wanted = fn.external_source(name="frames", dtype=types.INT32, ndim=1)
         rows = read_table(table)
-        picks, found, gather = unrepeated(wanted, count)
+        picks, unique, gather = unrepeated(wanted, count)
         data, inside = prune_groups(encoded, rows, picks, count, split.gop)
-        return data, inside, found, gather, *prune_frames(encoded, rows, wanted, count)
+        return data, inside, unique, gather, *prune_frames(encoded, rows, wanted, count)
 
     pipeline = graph()
     pipeline.build()
@@ -83,13 +82,13 @@ def in_the_graph(
     ):
         pipeline.feed_input(name, values)
     pipeline.schedule_run()
-    return [[np.asarray(one) for one in output] for output in pipeline.outputs()]
+    return [[np.asarray(sample) for sample in output] for output in pipeline.outputs()]
 
 
 @pytest.mark.parametrize("codec", ["vp9", "h264", "hevc"])
 @pytest.mark.parametrize("count", [1, 16])
 @pytest.mark.parametrize("order", ["random", "ascending", "one group", "ends"])
-def test_the_graph_prunes_as_the_default_reader_does(lengths_of, codec, count, order):
+def test_the_graph_prunes_as_the_default_reader(lengths_of, codec, count, order):
     split = lengths_of(codec)
     source = ContainerReader(split, Activity(), threads=1)
     generator = np.random.default_rng(count)
@@ -103,21 +102,21 @@ def test_the_graph_prunes_as_the_default_reader_does(lengths_of, codec, count, o
         }[order]
         frames.append(drawn)
     files = [stored(split, sample) for sample in range(len(split))]
-    data, picks, found, gather, pieces, sizes = in_the_graph(split, frames, files)
+    data, picks, unique, gather, pieces, sizes = in_the_graph(split, frames, files)
     for sample, wanted in enumerate(frames):
         container = source.fetch([sample], [wanted])[0]
         assert np.array_equal(data[sample], container.data)
-        assert picks[sample][: int(found[sample])].tolist() == container.picks.tolist()
+        assert picks[sample][: int(unique[sample])].tolist() == container.picks.tolist()
         assert gather[sample].tolist() == container.gather.tolist()
         rows = split.frames[int(split.samples["first_frame"][sample]) + wanted]
         mp4 = files[sample][0]
-        alone = [mp4[row["offset"] :][: row["size"]] for row in rows]
-        assert np.array_equal(pieces[sample], np.concatenate(alone))
+        expected = [mp4[row["offset"] :][: row["size"]] for row in rows]
+        assert np.array_equal(pieces[sample], np.concatenate(expected))
         assert sizes[sample].tolist() == rows["size"].tolist()
     source.close()
 
 
-def test_a_damaged_table_or_file_takes_no_other_video_along(lengths_of):
+def test_a_damaged_table_or_file_affects_no_other_video(lengths_of):
     split = lengths_of("vp9")
     long = int(np.argmax(split.samples["num_frames"]))
     mp4, table = stored(split, long)
@@ -130,9 +129,9 @@ def test_a_damaged_table_or_file_takes_no_other_video_along(lengths_of):
     rows = [300] * 5 + [1, 299, 1]
     frames = [np.array([0, 150, 297, 299]).clip(0, n - 1) for n in rows]
     data, picks, *_ = in_the_graph(split, frames, files)
-    alone = in_the_graph(split, frames[:1], files[:1])
-    assert np.array_equal(data[0], alone[0][0])
-    assert np.array_equal(picks[0], alone[1][0])
+    single = in_the_graph(split, frames[:1], files[:1])
+    assert np.array_equal(data[0], single[0][0])
+    assert np.array_equal(picks[0], single[1][0])
     assert all(len(broken) < len(data[0]) for broken in data[2:4])
     assert not data[4].any()
 
@@ -153,14 +152,14 @@ def decoded(split: Split, spec: StreamSpec, batches: int) -> tuple[list[torch.Te
     """The clips of `batches` batches, and the bytes that were decoded."""
     tars = {str(tar): str(tar.with_suffix(".idx")) for tar in split.tars}
     reader = build_reader(spec, tars, seed=3, rank=0, world=1, state=None)
-    decoder, found, size = StreamDecoder(spec, spec.frames), [], 0
+    decoder, clips, size = StreamDecoder(spec, spec.frames), [], 0
     for _ in range(batches):
         outputs = run_reader(reader, spec)
         decoder.submit(StreamBatch(outputs, list(range(3))))
-        found.append(decoder.tensor(decoder.collect()).cpu().clone())
-        size += sum(len(np.asarray(one)) for one in outputs["encoded"])
+        clips.append(decoder.tensor(decoder.collect()).cpu().clone())
+        size += sum(len(np.asarray(sample)) for sample in outputs["encoded"])
     decoder.close()
-    return found, size
+    return clips, size
 
 
 def check_pruned_against_whole(split: Split, sampling: str, clips: int | None, device: str) -> None:
@@ -168,15 +167,15 @@ def check_pruned_against_whole(split: Split, sampling: str, clips: int | None, d
     batches = 2 * len(split) // 3
     pruned, small = decoded(split, spec, batches)
     whole, large = decoded(split, replace(spec, gop=0), batches)
-    for one, other in zip(pruned, whole, strict=True):
-        assert torch.equal(one, other)
-        assert one.any()
-    # Few frames of many: most of a long file is left out.
+    for clips, expected in zip(pruned, whole, strict=True):
+        assert torch.equal(clips, expected)
+        assert clips.any()
+    # Most of a long file is pruned when few of its frames are needed.
     assert small < (0.2 if sampling == "single" else 0.95) * large
 
 
 @pytest.mark.parametrize(("sampling", "clips"), [("apart", None), ("single", None), ("apart", 10)])
-def test_pruned_frames_are_those_of_the_whole_file(lengths_of, sampling, clips):
+def test_pruned_files_decode_to_the_same_frames(lengths_of, sampling, clips):
     check_pruned_against_whole(lengths_of("vp9"), sampling, clips, "cpu")
 
 
@@ -192,5 +191,5 @@ def test_overlapping_windows(lengths_of):
 @pytest.mark.gpu
 @pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
 @pytest.mark.parametrize(("sampling", "clips"), [("apart", None), ("single", None), ("apart", 10)])
-def test_pruned_frames_are_those_of_the_whole_file_on_the_gpu(large_of, codec, sampling, clips):
+def test_pruned_files_decode_to_the_same_frames_on_the_gpu(large_of, codec, sampling, clips):
     check_pruned_against_whole(large_of(codec), sampling, clips, "cuda:0")

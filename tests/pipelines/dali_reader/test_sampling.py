@@ -1,4 +1,4 @@
-"""Sampling in DALI's arithmetic against NumPy's, frame by frame."""
+"""Sampling in the DALI graph against sampling in NumPy, frame by frame."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def in_the_graph(sampling: SamplingConfig, clips: int | None) -> list[np.ndarray
     [(4, 4, 8, None), (4, 4, 8, 64), (8, 1, 1, None), (3, 7, 5, None), (10, 5, 3, None)],
 )
 @pytest.mark.parametrize("clips", [None, 1, 3, 8, 10, 13])
-def test_every_frame_is_that_of_the_default_reader(mode, segments, frames, stride, window, clips):
+def test_frames_equal_those_of_the_default_reader(mode, segments, frames, stride, window, clips):
     sampling = SamplingConfig(
         segments=segments, frames=frames, stride=stride, window=window, mode=mode
     )
-    for n, found in zip(COUNTS, in_the_graph(sampling, clips), strict=True):
-        given = val_frames(n, sampling) if clips is None else clip_frames(n, clips, sampling)
-        assert found.tolist() == given.reshape(-1).tolist(), n
+    for n, frames_of_graph in zip(COUNTS, in_the_graph(sampling, clips), strict=True):
+        expected = val_frames(n, sampling) if clips is None else clip_frames(n, clips, sampling)
+        assert frames_of_graph.tolist() == expected.reshape(-1).tolist(), n

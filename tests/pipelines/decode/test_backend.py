@@ -1,4 +1,4 @@
-"""One door, several decoders: the same frames within a stated tolerance, whatever decodes."""
+"""All decoders give the same frames within a tolerance; settings that cannot work are refused."""
 
 from __future__ import annotations
 
@@ -84,19 +84,19 @@ def check_against_plain_decode(split: Split, device: str, **settings: object) ->
 
 
 @pytest.mark.parametrize(("codec", "decode"), CPU)
-def test_strategies_agree_on_the_cpu(split_of, codec, decode):
+def test_decoders_agree_on_the_cpu(split_of, codec, decode):
     check_against_plain_decode(split_of(codec), "cpu", decode=decode)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("codec", "decode"), GPU)
-def test_strategies_agree_on_the_gpu(large_split_of, codec, decode):
+def test_decoders_agree_on_the_gpu(large_split_of, codec, decode):
     check_against_plain_decode(large_split_of(codec), "cuda:0", decode=decode)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("settings", [{"decode_on": "cpu"}, {"roi_decode": True}])
-def test_other_ways_to_the_gpu(split_of, settings):
+def test_other_settings_on_the_gpu(split_of, settings):
     check_against_plain_decode(split_of("mjpeg"), "cuda:0", **settings)
 
 
@@ -110,9 +110,9 @@ def train_batches(split: Split, device: str, **settings: object) -> list[torch.T
         batch_size=4,
         rank=Rank(device=device),
     )
-    found = [batch.clips.cpu() for batch in loader.epoch(0)]
+    clips = [batch.clips.cpu() for batch in loader.epoch(0)]
     loader.close()
-    return found
+    return clips
 
 
 def difference(one: list[torch.Tensor], other: list[torch.Tensor]) -> tuple[float, float]:
@@ -122,7 +122,7 @@ def difference(one: list[torch.Tensor], other: list[torch.Tensor]) -> tuple[floa
 
 @pytest.mark.parametrize("decode", ["video", "pyav"])
 @pytest.mark.parametrize("resize", ["torch", "dali"])
-def test_training_views_agree_across_strategies(split_of, decode, resize):
+def test_training_views_agree_across_decoders(split_of, decode, resize):
     split = split_of("mjpeg")
     reference = train_batches(split, "cpu", decode="image", resize="torch")
     mean, _ = difference(reference, train_batches(split, "cpu", decode=decode, resize=resize))
@@ -137,13 +137,13 @@ def test_training_views_agree_between_cpu_and_gpu(split_of):
 
 
 @pytest.mark.gpu
-def test_gpu_batches_are_the_same_again(split_of):
-    one, other = (train_batches(split_of("mjpeg"), "cuda:0") for _ in range(2))
-    assert difference(one, other) == (0.0, 0.0)
+def test_gpu_batches_are_reproducible(split_of):
+    first, second = (train_batches(split_of("mjpeg"), "cuda:0") for _ in range(2))
+    assert difference(first, second) == (0.0, 0.0)
 
 
 @pytest.mark.gpu
-def test_a_gpu_batch_stays_intact_while_later_ones_are_made(split):
+def test_a_gpu_batch_is_not_overwritten_by_later_ones(split):
     loader = TrainLoader(
         split, SamplingConfig(), AugmentConfig(), LoaderConfig(), seed=1, batch_size=4,
         rank=Rank(device="cuda:0"),
@@ -155,13 +155,13 @@ def test_a_gpu_batch_stays_intact_while_later_ones_are_made(split):
             # The GPU lags behind: a long product, then a sum over the batch, both only launched.
             weight = torch.nn.functional.normalize(weight @ weight)
             sums.append(batch.clips.sum())
-            del batch  # the loader alone keeps the memory now
-    found = [int(total) for total in sums]
+            del batch  # only the loader keeps the memory
+    totals = [int(total) for total in sums]
     expected = []
     for epoch in range(4):
         for batch in loader.epoch(epoch):
             expected.append(int(batch.clips.sum()))  # waits for the GPU
-    assert found == expected
+    assert totals == expected
     loader.close()
 
 
@@ -176,8 +176,8 @@ def test_pruning_gives_the_frames_of_the_whole_file(split_of, codec):
             frames = np.sort(generator.integers(0, len(whole), 5))
             container = source.fetch([sample], [frames])[0]
             assert len(np.unique(container.picks)) == len(container.picks)
-            found = decode_with_pyav(container, "here")
-            assert (found == whole[frames]).all()
+            decoded = decode_with_pyav(container, "here")
+            assert (decoded == whole[frames]).all()
     long = int(np.argmax(split.samples["num_frames"]))
     size = len(source.fetch([long], [np.array([40, 41])])[0].data)
     assert size < 0.5 * split.samples["size"][long]
@@ -186,12 +186,12 @@ def test_pruning_gives_the_frames_of_the_whole_file(split_of, codec):
 
 def test_what_follows_the_last_wanted_frame_of_a_group_is_not_decoded():
     packets = [SimpleNamespace(number=n, is_keyframe=n % 4 == 0) for n in range(14)]
-    kept = [packet.number for packet in packets_needed(packets, {2, 4, 9, 10, 13})]
-    assert kept == [0, 1, 2, 4, 8, 9, 10, 12, 13]
+    numbers = [packet.number for packet in packets_needed(packets, {2, 4, 9, 10, 13})]
+    assert numbers == [0, 1, 2, 4, 8, 9, 10, 12, 13]
     assert packets_needed(packets, set()) == []
 
 
-def test_the_choice_of_a_strategy():
+def test_the_choice_of_a_decoder():
     auto = LoaderConfig()
     assert [choose_decode(codec, "cpu", auto) for codec in CODECS] == [
         "image",
@@ -210,7 +210,7 @@ def test_the_choice_of_a_strategy():
             choose_decode(codec, "cpu", LoaderConfig(**settings))
 
 
-BAD = [
+WRONG = [
     {"decode": "jpeg"},
     {"threads": -1},
     {"bad_share": 2.0},
@@ -229,7 +229,7 @@ BAD = [
         {"roi_decode": True},
     ],
 )
-def test_the_webdataset_reader_refuses_what_it_cannot_honour(settings):
+def test_the_webdataset_reader_refuses_settings_it_would_ignore(settings):
     name = next(iter(settings))
     with pytest.raises(LoaderError, match=rf"^loader\.{name}\S* must .* loader\.reader webdataset"):
         LoaderConfig(reader="webdataset", **settings)
@@ -243,13 +243,13 @@ def test_pyav_does_not_decode_on_a_gpu():
         graph_spec("pyav", "cuda:0", config, videos=1, frames=1, size=8)
 
 
-@pytest.mark.parametrize("settings", BAD)
-def test_bad_settings_are_refused(settings):
+@pytest.mark.parametrize("settings", WRONG)
+def test_wrong_settings_are_refused(settings):
     name = next(iter(settings))
     with pytest.raises(LoaderError, match=rf"^loader\.{name} must .*, got "):
         LoaderConfig(**settings)
 
 
-def test_a_gpu_that_is_not_there_is_refused(split):
+def test_decoding_on_a_missing_gpu_is_refused(split):
     with pytest.raises(LoaderError, match=r"loader\.decode_on must .* without a CUDA device"):
         EvalLoader(split, SamplingConfig(), LoaderConfig(decode_on="gpu"), batch_size=1)

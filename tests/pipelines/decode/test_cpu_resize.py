@@ -34,11 +34,11 @@ def test_memory_is_reused_when_nothing_refers_to_it():
 def test_views_of_a_tensor_keep_its_memory(view):
     buffers = BufferPool()
     tensor = buffers.take((2, 3, 4))
-    address, kept = tensor.data_ptr(), view(tensor)
+    address, derived = tensor.data_ptr(), view(tensor)
     del tensor
     gc.collect()
     assert buffers.take((2, 3, 4)).data_ptr() != address
-    del kept
+    del derived
     gc.collect()
     assert buffers.take((2, 3, 4)).data_ptr() == address
 
@@ -84,12 +84,12 @@ def test_any_free_buffer_is_reused():
 def test_batches_that_are_kept_do_not_change(split):
     """Batches of an epoch, kept in a list, equal those of the same epoch read again."""
     loader = train(split, batch_size=1)
-    kept = [batch.clips for _ in range(2) for batch in loader.epoch(0)]
-    half = len(kept) // 2
+    clips = [batch.clips for _ in range(2) for batch in loader.epoch(0)]
+    half = len(clips) // 2
     assert half > IN_FLIGHT
-    for first, second in zip(kept[:half], kept[half:], strict=True):
+    for first, second in zip(clips[:half], clips[half:], strict=True):
         assert torch.equal(first, second)
-    for first, batch in zip(kept, loader.epoch(0), strict=False):
+    for first, batch in zip(clips, loader.epoch(0), strict=False):
         assert torch.equal(first, batch.clips)
     loader.close()
 

@@ -1,4 +1,4 @@
-"""Which video comes when: the order of batches for any world, resuming, repeated views."""
+"""The order of batches: any number of processes, resuming, repeated views."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def everything(loader: TrainLoader, epoch: int = 0, start: int = 0) -> list:
     return [(batch.ids.copy(), batch.clips.clone()) for batch in loader.epoch(epoch, start)]
 
 
-def test_two_ranks_see_what_one_sees(split):
+def test_two_ranks_load_the_batches_of_one(split):
     whole = make(split, batch_size=4)
     halves = [make(split, batch_size=2, rank=Rank(rank, 2)) for rank in range(2)]
     parts = [everything(half) for half in halves]
@@ -55,7 +55,7 @@ def test_order_is_the_same_for_any_world(split, kind, world):
         loader.close()
 
 
-def test_threads_change_nothing(split):
+def test_threads_do_not_change_the_batches(split):
     one = make(split, config=LoaderConfig(threads=1, read_threads=1, prefetch=1))
     many = make(split, config=LoaderConfig(threads=3, read_threads=5, prefetch=4))
     for (ids, clips), (other_ids, other) in zip(everything(one), everything(many), strict=True):
@@ -76,21 +76,21 @@ def test_resume_at_any_sample(split, kind):
         rest = everything(loader, epoch=2, start=4 * done)
         assert [ids.tolist() for ids, _ in rest] == [ids.tolist() for ids, _ in whole[done:]]
         assert all((a[1] == b[1]).all() for a, b in zip(rest, whole[done:], strict=True))
-        assert loader.reader.meter.videos == 4 * len(rest)  # nothing seen is read again
+        assert loader.reader.meter.videos == 4 * len(rest)  # nothing is read again
         loader.close()
 
 
-def test_the_world_may_change_in_mid_epoch(split):
-    seen: list[int] = []
+def test_the_number_of_ranks_may_change_within_an_epoch(split):
+    ids: list[int] = []
     for world, steps, start in ((1, 2, 0), (4, 1, 8), (2, 1, 16), (1, 2, 20)):
         batch = {1: 4, 2: 2, 4: 2}[world]
         loaders = [make(split, batch_size=batch, rank=Rank(r, world)) for r in range(world)]
         for _, *batches in zip(range(steps), *[x.epoch(0, start) for x in loaders], strict=False):
-            seen += np.stack([b.ids for b in batches], axis=1).reshape(-1).tolist()
+            ids += np.stack([b.ids for b in batches], axis=1).reshape(-1).tolist()
         for loader in loaders:
             loader.close()
-    assert seen == make(split).order(0)[: len(seen)].tolist()
-    assert len(seen) == 24
+    assert ids == make(split).order(0)[: len(ids)].tolist()
+    assert len(ids) == 24
 
 
 def test_starts_that_do_not_divide_are_refused(split):
@@ -148,11 +148,11 @@ def test_repeated_views_of_a_container_come_from_one_read(split_of, codec):
         ids += batch.ids[::2].tolist()
         plan = twice.planner.plan(0, batch.ids, np.tile([0, 1], 2))
         frames += [plan.frames[row : row + 2].reshape(-1) for row in (0, 2)]
-        for row in range(4):  # each view is what it would be alone
-            alone = reader.fetch([int(batch.ids[row])], [plan.frames[row]])[0]
+        for row in range(4):  # each view equals the view read alone
+            single = reader.fetch([int(batch.ids[row])], [plan.frames[row]])[0]
             both = reader.fetch(batch.ids.tolist(), list(plan.frames))[row]
             for name in ("data", "picks", "gather"):
-                assert np.array_equal(getattr(alone, name), getattr(both, name))
+                assert np.array_equal(getattr(single, name), getattr(both, name))
     twice.close()
     counted = make(split, augment=AugmentConfig(size=48, short_sides=(64, 80), repeats=2))
     for _ in counted.epoch(0):

@@ -1,4 +1,4 @@
-"""Order and draws: functions of (seed, epoch, id) alone, whatever the world looks like."""
+"""Order and draws depend on (seed, epoch, id) alone."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_ranks_keep_their_videos_in_local_order(shares):
     orders = [epoch_order(tars(4000), 1, epoch, config) for epoch in range(3)]
     for world in (w for w in (2, 3, 8, 24, 64, 960) if shares % w == 0):
         for rank in range(world):
-            kept = [frozenset(order[rank::world].tolist()) for order in orders]
-            assert kept[0] == kept[1] == kept[2]
+            videos = [frozenset(order[rank::world].tolist()) for order in orders]
+            assert videos[0] == videos[1] == videos[2]
     assert (orders[0] == orders[1]).mean() < 0.5
 
 
@@ -146,7 +146,7 @@ def test_draws_are_uniform():
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 5, 6, 8, 15, 16, 60, 64, 96, 960])
-def test_usual_worlds_are_taken(world):
+def test_usual_worlds_are_accepted(world):
     check_world(world)
 
 
@@ -173,7 +173,7 @@ def test_a_plan_is_the_same_in_any_batch():
         assert (getattr(part, name) == getattr(whole, name)[[40, 3]]).all()
 
 
-def test_repeats_draw_anew():
+def test_repeats_have_their_own_draws():
     maker = planner(AugmentConfig(repeats=2))
     plan = maker.plan(0, np.array([9, 9]), np.array([0, 1]))
     assert (plan.frames[0] != plan.frames[1]).any()
@@ -216,14 +216,14 @@ def test_flipped_videos_carry_the_mirrored_label():
 
 
 def test_a_replacement_depends_on_the_id_alone():
-    chosen = [replacement(7, attempt, 100) for attempt in range(20)]
-    assert chosen == [replacement(7, attempt, 100) for attempt in range(20)]
-    assert len(set(chosen)) > 10
-    assert chosen != [replacement(8, attempt, 100) for attempt in range(20)]
-    assert all(0 <= other < 100 for other in chosen)
+    replacements = [replacement(7, attempt, 100) for attempt in range(20)]
+    assert replacements == [replacement(7, attempt, 100) for attempt in range(20)]
+    assert len(set(replacements)) > 10
+    assert replacements != [replacement(8, attempt, 100) for attempt in range(20)]
+    assert all(0 <= other < 100 for other in replacements)
 
 
-def test_bad_orders_are_refused():
+def test_wrong_orders_are_refused():
     with pytest.raises(
         LoaderUsageError,
         match=r"loader\.order\.kind must be one of random, blocked, local, got 'sorted'",

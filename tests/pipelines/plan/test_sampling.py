@@ -1,4 +1,4 @@
-"""Frame numbers against tables worked out by hand and against the other code bases' arithmetic."""
+"""Frame numbers against tables computed by hand and against loops of other code bases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HALF = np.full(64, 0.5)
 
 
 def release_train(N: int, L: int, U: int, T: int, S: int, draws: list[float]) -> list[list[int]]:
-    """The authors' loop, its random integers taken from `draws`."""
+    """The training loop of the released code, with its random integers from `draws`."""
     draw = iter(draws)
 
     def randint(low: int, high: int) -> int:
@@ -30,7 +30,7 @@ def release_train(N: int, L: int, U: int, T: int, S: int, draws: list[float]) ->
 
 
 def release_test(N: int, L: int, clips: int, T: int, S: int) -> list[list[int]]:
-    """The authors' test loop."""
+    """The test loop of the released code."""
     tick = (N - L + 1) / float(clips)
     starts = [int(tick / 2.0 + tick * k) if tick > 0 else 0 for k in range(clips)]
     return [[min(start + t * S, N - 1) for t in range(T)] for start in starts]
@@ -62,7 +62,7 @@ def test_paper_validation_is_the_centre_of_each_segment():
     assert (frames[:, 0] + 16 == np.array([38, 113, 188, 263])).all()  # of 37.5, 112.5, ...
 
 
-def test_a_wide_window_holds_its_frames_in_the_middle():
+def test_frames_are_centred_in_a_wide_window():
     config = SamplingConfig(frames=4, stride=8, window=64)
     frames = s.train_frames(300, config, np.zeros(4))
     assert frames[0].tolist() == [16, 24, 32, 40]
@@ -90,7 +90,7 @@ def test_spread_mode_also_spreads_in_long_videos():
 
 @pytest.mark.parametrize("num_frames", [*range(1, 140), 299, 300, 301, 2000])
 @pytest.mark.parametrize("mode", MODES)
-def test_every_length_gives_frames_inside(num_frames, mode):
+def test_frames_are_inside_videos_of_every_length(num_frames, mode):
     generator = np.random.default_rng(num_frames)
     config = SamplingConfig(mode=mode)
     for draws in (np.zeros(16), np.full(16, 1 - 2**-53), generator.random(16)):
@@ -125,7 +125,7 @@ def test_every_start_is_equally_likely():
 
 @pytest.mark.parametrize("num_frames", [1, 5, 33, 40, 66, 67, 68, 100, 300, 301])
 @pytest.mark.parametrize("frames", [4, 8])
-def test_release_arithmetic(num_frames, frames):
+def test_release_mode_equals_the_released_code(num_frames, frames):
     config = SamplingConfig(frames=frames, mode="release")
     draws = np.random.default_rng(num_frames).random(4)
     assert s.train_frames(num_frames, config, draws).tolist() == release_train(
@@ -139,7 +139,7 @@ def test_release_arithmetic(num_frames, frames):
     )
 
 
-def test_release_golden_table():
+def test_release_table():
     config = SamplingConfig(frames=8, mode="release")
     # 300 frames: a = (300 - 64 + 1) // 4 = 59.
     frames = s.train_frames(300, config, np.array([0.0, 0.5, 0.99, 0.1]))
@@ -153,13 +153,13 @@ def test_release_golden_table():
 
 
 @pytest.mark.parametrize("num_frames", [140, 200, 300, 1000])
-def test_long_videos_are_tested_where_the_release_tests_them(num_frames):
+def test_test_clips_of_long_videos_equal_the_released_codes(num_frames):
     ours = s.test_frames(num_frames, 8, SamplingConfig())
     assert ours.tolist() == release_test(num_frames, 32, 8, 4, 8)
 
 
 @pytest.mark.parametrize("num_frames", [20, 45, 100, 127])
-def test_short_videos_are_tested_at_the_step_they_are_trained_at(num_frames):
+def test_test_clips_of_short_videos_have_the_step_of_training(num_frames):
     config = SamplingConfig()
     trained = np.diff(s.train_frames(num_frames, config, HALF)).mean()
     tested = np.diff(s.test_frames(num_frames, 8, config)).mean()
@@ -175,7 +175,7 @@ def test_groups_of_clips_span_the_video():
 
 
 @pytest.mark.parametrize("num_frames", [1, 7, 40, 63, 64, 65, 300])
-def test_dense_is_tsm(num_frames):
+def test_dense_mode_equals_tsm(num_frames):
     config = SamplingConfig(segments=1, frames=8, stride=8, mode="dense")
     positions = max(1, 1 + num_frames - 64)
     expected = [
@@ -190,7 +190,7 @@ def test_dense_is_tsm(num_frames):
 
 
 @pytest.mark.parametrize("num_frames", [9, 16, 45, 300, 301])
-def test_uniform_is_tsn(num_frames):
+def test_uniform_mode_equals_tsn(num_frames):
     config = SamplingConfig(segments=1, frames=8, mode="uniform")
     tick = num_frames / 8.0
     centres = [int(tick / 2.0 + tick * x) for x in range(8)]
@@ -212,13 +212,13 @@ def test_uniform_with_segments_is_tsn_in_groups():
     "settings",
     [{"mode": "dance"}, {"frames": 0}, {"stride": 0}, {"segments": 0}, {"window": 24}],
 )
-def test_bad_settings_are_refused(settings):
+def test_wrong_settings_are_refused(settings):
     name = next(iter(settings))
     with pytest.raises(LoaderUsageError, match=rf"^sampling\.{name} must .*, got "):
         SamplingConfig(**settings)
 
 
-def test_bad_numbers_of_clips_are_refused():
+def test_wrong_numbers_of_clips_are_refused():
     with pytest.raises(LoaderUsageError, match="clips must be at least 1, got 0"):
         s.test_frames(100, 0, SamplingConfig())
     with pytest.raises(LoaderUsageError, match="multiple of 4"):

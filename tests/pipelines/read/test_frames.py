@@ -21,8 +21,8 @@ def test_one_read_per_snippet(split):
     counts = {}
     for gap in (0, 16 << 10, 1 << 30):
         source = FrameReader(split, Activity(), threads=1, gap=gap)
-        found = source.fetch([long], [frames])[0]
+        pieces = source.fetch([long], [frames])[0]
         counts[gap] = source.meter.reads
-        assert len(found) == 8
+        assert len(pieces) == 8
         source.close()
     assert list(counts.values()) == [8, 2, 1]

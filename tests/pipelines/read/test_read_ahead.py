@@ -39,11 +39,11 @@ def test_blocked_reading_goes_through_each_tar_once(split, monkeypatch):
     reads = []
     real = FrameReader.pread
 
-    def noting(self, path, offset, size):
+    def record(self, path, offset, size):
         reads.append((str(path), offset, size))
         return real(self, path, offset, size)
 
-    monkeypatch.setattr(FrameReader, "pread", noting)
+    monkeypatch.setattr(FrameReader, "pread", record)
     config = LoaderConfig(threads=1, read_threads=1, order=OrderConfig("blocked", block=0))
     loader = train(split, config=config)
     assert batches_ahead(loader.plans, config) >= len(loader)
