@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -106,18 +107,13 @@ class Transcoder:
 
     def run(self, window: Window) -> Made:
         """Write the mp4. Raises BadVideo unless every frame is good (or enough are, if asked)."""
-        held: Any = None
-        for time, frame in self.origin.frames(*self.cut):
-            if held is None:
-                self.cadence.start(time)
-            else:
-                self._take(held, self.cadence.fill(time), window)
-            held = frame
-        if held is not None:
-            self._take(held, 1, window)
-            assert self.normaliser is not None
-            for stored in self.normaliser.flush():
-                self._store(stored, window)
+        for frame, repeats in self.encoder_input():
+            if self.writer is None:
+                stream = mp4.Stream(self.settings.codec, frame.width, frame.height, self.rate)
+                self.writer = mp4.Mp4Writer(window, stream, self.settings)
+            self.black.see(frame, self.writer.count)
+            self.writer.write(frame, repeats)
+            check_length(self.writer.count, self.rate, self.settings)
         count = self.writer.count if self.writer else 0
         notes = judge(self.origin.fault, self.origin.found.damaged, count, self.settings)
         assert self.writer is not None
@@ -128,7 +124,21 @@ class Transcoder:
             notes.append(f"{leading} packets before the first keyframe left out")
         return self._made(notes + self.black.notes())
 
-    def _take(self, frame: Any, repeats: int, window: Window) -> None:
+    def encoder_input(self) -> Iterator[tuple[Any, int]]:
+        """Yield the normalised frames in order, each with the number of times it is stored."""
+        held: Any = None
+        for time, frame in self.origin.frames(*self.cut):
+            if held is None:
+                self.cadence.start(time)
+            else:
+                yield from self._normalise(held, self.cadence.fill(time))
+            held = frame
+        if held is not None:
+            yield from self._normalise(held, 1)
+            assert self.normaliser is not None
+            yield from self._with_repeats(self.normaliser.flush())
+
+    def _normalise(self, frame: Any, repeats: int) -> Iterator[tuple[Any, int]]:
         if self.normaliser is None:
             short, codec = self.settings.short_side, self.settings.codec
             self.normaliser = Normaliser(short, codec, self.origin.aspect)
@@ -136,19 +146,12 @@ class Transcoder:
         if repeats == 0 and not frame.interlaced_frame:
             return
         self._repeats.append(repeats)
-        for stored in self.normaliser.push(frame):
-            self._store(stored, window)
+        yield from self._with_repeats(self.normaliser.push(frame))
 
-    def _store(self, frame: Any, window: Window) -> None:
-        repeats = self._repeats.popleft()
-        if repeats == 0:
-            return
-        if self.writer is None:
-            stream = mp4.Stream(self.settings.codec, frame.width, frame.height, self.rate)
-            self.writer = mp4.Mp4Writer(window, stream, self.settings)
-        self.black.see(frame, self.writer.count)
-        self.writer.write(frame, repeats)
-        check_length(self.writer.count, self.rate, self.settings)
+    def _with_repeats(self, frames: Iterable[Any]) -> Iterator[tuple[Any, int]]:
+        for frame in frames:
+            if repeats := self._repeats.popleft():
+                yield frame, repeats
 
     def _made(self, notes: list[str]) -> Made:
         assert self.writer is not None

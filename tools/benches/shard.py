@@ -204,28 +204,30 @@ def _quality(paths: list[Path], args: argparse.Namespace, report: Report, scratc
         )
 
 
-class _Tee(Transcoder):
-    """A transcoder that remembers the luma it was given to encode."""
-
-    def _store(self, frame, window) -> None:  # type: ignore[no-untyped-def]
-        self.luma = getattr(self, "luma", [])
-        repeats = self._repeats[0]
-        self.luma += [frame.to_ndarray()[: frame.height]] * repeats
-        super()._store(frame, window)
-
-
 def _distortion(source: Source, settings: ShardSettings, path: Path) -> tuple[int, list[float]]:
-    """(bytes, squared error of luma for each frame) between encoder input and stored frames."""
+    """Bytes of the stored video, and the squared error of luma of each stored frame."""
     with open(path, "w+b") as file:
         window = Window(file, 0)
-        origin = open_origin(source)
-        tee = _Tee(source, origin, settings)
-        tee.run(window)
+        Transcoder(source, open_origin(source), settings).run(window)
         size = window.end
     with av.open(str(path)) as container:
-        stored = [f.to_ndarray()[: f.height] for f in container.decode(video=0)]
-    pairs = zip(stored, tee.luma, strict=True)
-    return size, [float(np.mean((a.astype(np.float32) - b) ** 2)) for a, b in pairs]
+        errors = [
+            float(np.mean((_luma(stored).astype(np.float32) - original) ** 2))
+            for stored, original in zip(
+                container.decode(video=0), _encoder_input(source, settings), strict=True
+            )
+        ]
+    return size, errors
+
+
+def _encoder_input(source: Source, settings: ShardSettings) -> Iterator[np.ndarray]:
+    """Luma of the frames that are encoded: uint8 (H, W)."""
+    for frame, repeats in Transcoder(source, open_origin(source), settings).encoder_input():
+        yield from [_luma(frame)] * repeats
+
+
+def _luma(frame: av.VideoFrame) -> np.ndarray:
+    return frame.to_ndarray()[: frame.height]
 
 
 def _lengths(folder: Path) -> Iterator[tuple[int, Path]]:
