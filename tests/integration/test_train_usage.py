@@ -66,7 +66,7 @@ def test_wrong_usage(
         (("--data", "nowhere"), "nowhere", 1),
         (("--model", "dsa_i3d_r19"), "dsa_i3d_r18", 2),
         (("--network.stages", "[7]"), "res2 to res5", 2),
-        (("--network.beta", 0.01), "raise beta", 2),
+        (("--network.beta", 0.01), "beta must select at least 2 of 16 channels", 2),
         (("--network.position", "V"), "position", 2),
         (("--weights", "nowhere.pth"), "nowhere.pth", 1),
     ],
