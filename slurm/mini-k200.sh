@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # DSANet on Mini-Kinetics-200: one node of 8 GPUs.
 #   sbatch -p PARTITION -A ACCOUNT slurm/mini-k200.sh --data SHARDS --out runs/mini [options of train.py]
-# Submit from the repository. The same line again resumes the run. More in docs/slurm.md.
+# Submit from the repository. The same command resumes the run. See docs/slurm.md.
 #SBATCH --job-name=dsanet-mini-k200
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
@@ -15,6 +15,6 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
 # shellcheck source=slurm/common.sh
-source "${DSANET_HOME:-${SLURM_SUBMIT_DIR:?start me with sbatch}}/slurm/common.sh" || exit 1
+source "${DSANET_HOME:-${SLURM_SUBMIT_DIR:?start this script with sbatch}}/slurm/common.sh" || exit 1
 
 train --recipe mini-kinetics200 --model dsa_i3d_r50 "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Videos to shards, split over the tasks of an array; each may be killed and requeued at any time.
+# Makes shards of videos in an array job; each task may be killed and requeued at any time.
 #   sbatch --array=0-31 slurm/shard.sh --dataset kinetics400 --videos /raw/train --list train.csv \
 #       --split train --out SHARDS [options of tools/shard.py]
-# Submit from the repository. More in docs/slurm.md.
+# Submit from the repository. See docs/slurm.md.
 #SBATCH --job-name=dsanet-shard
 #SBATCH --array=0-15
 #SBATCH --ntasks=1
@@ -13,7 +13,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%A_%a.out
 # shellcheck source=slurm/common.sh
-source "${DSANET_HOME:-${SLURM_SUBMIT_DIR:?start me with sbatch}}/slurm/common.sh" || exit 1
+source "${DSANET_HOME:-${SLURM_SUBMIT_DIR:?start this script with sbatch}}/slurm/common.sh" || exit 1
 
 enter
 in_container "$(option videos "$@")" "$(option list "$@")" "$(option classes "$@")" "$(option out "$@")"

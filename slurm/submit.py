@@ -4,10 +4,10 @@
     python slurm/submit.py sthv1 --data S --out runs/lr --sweep optim.lr 0.01 0.02 --sweep seed 0 1
     python slurm/submit.py eval --data SHARDS --checkpoint runs/k400 --dry-run
 
-A job started here runs the same script as `sbatch slurm/k400.sh`, with the script's own #SBATCH
-lines where no option below says otherwise; submitit writes the batch file, keeps it with the logs
-and makes a sweep one array job. All other options go to train.py or eval.py; those of train.py are
-checked before anything is queued. Relative paths start in the repository.
+A job runs the same script as `sbatch slurm/k400.sh`, with the script's #SBATCH lines unless an
+option below overrides them. submitit writes the batch file, keeps it with the logs, and makes a
+sweep one array job. All other options go to train.py or eval.py; those of train.py are checked
+before a job is queued. Relative paths start in the repository.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ WRITTEN_BY_SUBMITIT = ("output", "open_mode")
 
 
 class SubmitError(RuntimeError):
-    """Something the user can put right; `main` prints it as one line and returns the code."""
+    """An error of the user or of Slurm; `main` prints it as one line and returns its exit code."""
 
     exit_code = 1
 
 
 class SubmitUsageError(SubmitError):
-    """The command line asks for something that does not exist."""
+    """The command line is wrong."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: the words behind the script's name, and where its log folder belongs."""
+    """One run: the arguments after the script's name, and the folder in which its logs are kept."""
 
     arguments: tuple[str, ...]
     folder: Path
 
     def command(self, script: Path) -> list[str]:
-        """What the job executes, from the repository."""
+        """The command that the job executes in the repository."""
         return ["bash", str(script.relative_to(REPOSITORY)), *self.arguments]
 
 
 def launchable(script: Path) -> bool:
-    """Whether it is a batch script of one job: shard.sh is an array of its own."""
+    """Whether a script is the batch script of a single job; shard.sh is an array job itself."""
     text = script.read_text()
     return "#SBATCH" in text and "#SBATCH --array" not in text
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-    """Options of the submission, and the words that go to the script."""
+    """The options of this program, and the arguments that go to the script."""
     summary, examples = (__doc__ or "").split("\n\n", 1)
     parser = argparse.ArgumentParser(
         description=summary,
@@ -70,68 +70,84 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[s
     scripts = sorted(p.stem for p in (REPOSITORY / "slurm").glob("*.sh") if launchable(p))
     parser.add_argument("script", choices=scripts, help="the batch script to run")
     runs = parser.add_argument_group("runs")
-    runs.add_argument("--out", help="run folder of train.py; of a sweep, the folder of its runs")
+    runs.add_argument(
+        "--out", help="run folder of train.py; for a sweep, the folder that holds its run folders"
+    )
     runs.add_argument(
         "--sweep", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"),
-        help="a setting and its values; given several times, all combinations",
+        help="a setting and its values; if repeated, all combinations are run",
     )  # fmt: skip
-    runs.add_argument("--parallel", type=int, default=256, help="runs of a sweep at one time")
-    runs.add_argument("--dry-run", action="store_true", help="print the batch file, submit nothing")
-    site = parser.add_argument_group("Slurm (default: what the script says)")
+    runs.add_argument(
+        "--parallel", type=int, default=256, help="runs of a sweep at the same time (256)"
+    )
+    runs.add_argument(
+        "--dry-run", action="store_true", help="print the batch file and submit nothing"
+    )
+    site = parser.add_argument_group("Slurm (default: the lines of the script)")
     for name in ("nodes", "cpus-per-task", "time", "partition", "account", "qos", "constraint"):
         site.add_argument(f"--{name}")
-    site.add_argument("--gpus-per-node", help="GPUs, and as many tasks, on each node")
+    site.add_argument("--gpus-per-node", help="number of GPUs, and of tasks, on each node")
     site.add_argument(
-        "--sbatch", action="append", default=[], metavar="KEY[=VALUE]", help="any option of sbatch"
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="KEY[=VALUE]",
+        help="any other option of sbatch",
     )
     return parser.parse_known_args(argv)
 
 
 def header(script: Path) -> dict[str, Any]:
     """The #SBATCH lines of a script; a flag without a value is True."""
-    found = re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?", script.read_text(), re.MULTILINE)
-    return {key.replace("-", "_"): value or True for key, value in found}
+    lines = re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?", script.read_text(), re.MULTILINE)
+    return {key.replace("-", "_"): value or True for key, value in lines}
 
 
 def sbatch_options(script: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """What the batch file asks for: the script's lines under the command line's."""
-    wanted = header(script)
+    """Options for sbatch: the script's #SBATCH lines, overridden by the command line."""
+    requested = header(script)
     names = ("nodes", "cpus_per_task", "time", "partition", "account", "qos", "constraint")
-    wanted |= {name: value for name in names if (value := getattr(options, name)) is not None}
+    requested |= {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.gpus_per_node is not None:
-        wanted |= {"gpus_per_node": options.gpus_per_node}
-        wanted |= {"ntasks_per_node": options.gpus_per_node.split(":")[-1]}
+        requested |= {"gpus_per_node": options.gpus_per_node}
+        requested |= {"ntasks_per_node": options.gpus_per_node.split(":")[-1]}
     for text in options.sbatch:
         key, _, value = text.lstrip("-").partition("=")
-        wanted[key.replace("-", "_")] = value or True
-    # submitit always asks for a warning signal, by default one that ends a program without a
-    # handler; where the script wants none, CONT is one that nothing minds.
-    wanted.setdefault("signal", "CONT@60")
-    return {key: value for key, value in wanted.items() if key not in WRITTEN_BY_SUBMITIT}
+        requested[key.replace("-", "_")] = value or True
+    # submitit always requests a warning signal, by default one that kills a program without a
+    # handler. CONT has no effect, for scripts that request none.
+    requested.setdefault("signal", "CONT@60")
+    return {key: value for key, value in requested.items() if key not in WRITTEN_BY_SUBMITIT}
 
 
 def jobs_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Job]:
     """The runs to submit: one, or one for each combination of the sweep's values."""
     if short := [words[0] for words in options.sweep if len(words) == 1]:
-        raise SubmitUsageError(f"--sweep {short[0]} has no values: --sweep KEY VALUE [VALUE ...]")
+        raise SubmitUsageError(
+            f"--sweep {short[0]} has no values: write --sweep KEY VALUE [VALUE ...]"
+        )
     if options.sweep and options.out is None:
         raise SubmitUsageError("a sweep needs --out, the folder of its runs")
     out = Path(options.out or "runs")
     if not options.sweep:
         return [Job((*(("--out", options.out) if options.out else ()), *rest), out)]
     keys = [words[0] for words in options.sweep]
-    made = []
+    jobs = []
     for values in itertools.product(*(words[1:] for words in options.sweep)):
         settings = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
         run = out / re.sub(r"[^\w.=+-]", "-", "+".join(settings))
-        made.append(Job(("--out", str(run), *rest, *(f"--{s}" for s in settings)), out))
-    if len({job.arguments[1] for job in made}) < len(made):
-        raise SubmitUsageError("two runs of the sweep would share a folder: give each value once")
-    return made
+        jobs.append(Job(("--out", str(run), *rest, *(f"--{s}" for s in settings)), out))
+    if len({job.arguments[1] for job in jobs}) < len(jobs):
+        raise SubmitUsageError("two runs of the sweep would share a folder: name each value once")
+    return jobs
 
 
 def check(script: Path, jobs: Sequence[Job]) -> None:
-    """Let train.py's own parser read each run's options here, not after hours in the queue."""
+    """Parse each run's options as train.py will, so that mistakes are found before the job waits.
+
+    Raises:
+        SubmitUsageError: when train.py would not accept them.
+    """
     call = re.search(r'^train (.*) "\$@"$', script.read_text(), re.MULTILINE)
     if call is None:
         return
@@ -145,20 +161,20 @@ def check(script: Path, jobs: Sequence[Job]) -> None:
         raise SubmitUsageError(str(error)) from error
 
 
-def parameters(options: argparse.Namespace, wanted: dict[str, Any]) -> dict[str, Any]:
-    """submitit's settings: it starts one process a job, which becomes the batch script."""
+def parameters(options: argparse.Namespace, requested: dict[str, Any]) -> dict[str, Any]:
+    """submitit's settings: one process per job, which becomes the batch script."""
     return {
         "use_srun": False,
         "stderr_to_stdout": True,
         "wckey": None,
         "array_parallelism": options.parallel,
-        "additional_parameters": wanted,
+        "additional_parameters": requested,
     }
 
 
 def show(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, Any]) -> None:
-    """Print the batch file that submitit would write, and what each task would run."""
-    # submitit gives its text no public name.
+    """Print the batch file that submitit would write, and the command of each task."""
+    # submitit has no public function for its text.
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = f"{sys.executable} -u -m submitit.core._submit {folder}"
@@ -169,9 +185,15 @@ def show(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, An
 
 
 def submit(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, Any]) -> None:
-    """Queue the jobs and say how to follow them."""
+    """Queue the jobs and print how to follow and stop them.
+
+    Raises:
+        SubmitError: when there is no Slurm here, or sbatch refuses the job.
+    """
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise SubmitError("no Slurm here: run this where sbatch and srun are, or add --dry-run")
+        raise SubmitError(
+            "sbatch and srun are not installed here: run this on a login node, or add --dry-run"
+        )
     import submitit
 
     executor = submitit.SlurmExecutor(folder)
@@ -180,7 +202,7 @@ def submit(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, 
         with executor.batch():
             queued = [executor.submit(os.execvp, "bash", job.command(script)) for job in jobs]
     except submitit.core.utils.FailedJobError as error:
-        raise SubmitError("sbatch refused the job for the reason above") from error
+        raise SubmitError("sbatch refused the job; see its message above") from error
     for job, handle in zip(jobs, queued, strict=True):
         print(f"job {handle.job_id}: {shlex.join(job.command(script))}")
         print(f"  follow: tail -F {handle.paths.stdout}")
@@ -190,7 +212,7 @@ def submit(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or after one line on standard error 1 (failed) or 2 (wrong usage)."""
+    """Run the program: exit code 0, or 1 (failed) or 2 (wrong usage) with one line on stderr."""
     options, rest = parse(argv)
     os.chdir(REPOSITORY)
     script = REPOSITORY / "slurm" / f"{options.script}.sh"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A throw-away real Slurm on this machine: one controller, N nodes, each a slurmd in its own network,
-# host name and mount namespaces, with its own IP address, /etc/hosts and node-local disk.
+# A temporary real Slurm on this machine: one controller and N nodes. Each node is a slurmd in its own
+# network, host name and mount namespaces, with its own IP address, /etc/hosts and local disk.
 #
 #   cluster.sh up DIR [N]       boot N nodes n1..nN under DIR (a fresh folder with a short path)
-#   cluster.sh kill-node DIR I  the power cord of node nI is pulled
-#   cluster.sh boot-node DIR I  node nI comes back
-#   cluster.sh down DIR         stop everything (DIR stays: its log/ says what happened)
-#   cluster.sh clean            stop the cluster that runs or that a crashed run left behind
+#   cluster.sh kill-node DIR I  kill everything on node nI, as a power failure would
+#   cluster.sh boot-node DIR I  boot node nI again
+#   cluster.sh down DIR         stop everything (DIR stays, with the logs in log/)
+#   cluster.sh clean            stop the cluster that runs or that a crashed test run left
 #
 # Root only. Needs slurmctld slurmd slurm-client munge iproute2 util-linux. Use it by hand with
 # `export SLURM_CONF=DIR/etc/slurm.conf`. One cluster at a time: ports and namespaces have fixed names.
@@ -16,7 +16,7 @@ NET=10.199.0 BRIDGE=dsanet0 NS=dsanet-n STATE=/run/dsanet-slurm
 
 say() { echo "cluster.sh: $*" >&2; }
 
-kill_node() { # every process in node $1's network namespace: daemon, steps and tasks
+kill_node() { # kill every process in node $1's network namespace: daemon, steps and tasks
     local pid
     for pid in $(ip netns pids "$NS$1" 2>/dev/null); do kill -9 "$pid" 2>/dev/null || true; done
 }
@@ -30,7 +30,7 @@ boot_node() {
         exec slurmd -N n$1 -f $SLURM_CONF"
 }
 
-write_files() { # etc/ of a cluster of $1 nodes
+write_files() { # write etc/ of a cluster of $1 nodes
     local i
     (umask 077 && head -c 1024 /dev/urandom >"$DIR/munge/key")
     for i in {0..7}; do mknod -m 666 "$DIR/dev/nvidia$i" c 1 3; done # fake GPUs: copies of /dev/null
@@ -48,13 +48,13 @@ Name=gpu Type=h100 File=$DIR/dev/nvidia[0-7]" >"$DIR/etc/gres.conf"
     write_conf "$1" >"$SLURM_CONF"
 }
 
-write_conf() { # slurm.conf; each line that looks odd is there because its default fails or waits minutes
+write_conf() { # print slurm.conf; unusual values replace defaults that fail here or wait for minutes
     local i signal='PreemptParameters=send_user_signal'
     [[ $(slurmctld -V) == *" 22."* ]] && signal='SlurmctldParameters=preempt_send_user_signal'
-    # config_overrides:  nodes of a small machine may claim 64 CPUs
-    # cred_expire=5:     a requeued job waits this long before it starts again (5 is the least)
+    # config_overrides:  nodes may claim more CPUs than the machine has
+    # cred_expire=5:     a requeued job waits this long before it starts again (5 is the minimum)
     # KillWait, SlurmdTimeout: seconds from TERM to KILL, and until a dead node is noticed
-    # MinJobAge:         `scontrol show job` is the tests' record: there is no accounting
+    # MinJobAge:         the tests read `scontrol show job`, as there is no accounting
     cat <<CONF
 ClusterName=dsanet
 SlurmctldHost=$(hostname -s)($NET.1)
@@ -103,7 +103,7 @@ CONF
     echo "PartitionName=urgent Nodes=ALL MaxTime=7-0 PriorityTier=10 State=UP"
 }
 
-wire() { # a bridge on the host and one namespace with an eth0 for each of $1 nodes
+wire() { # make a bridge on the host, and a namespace with an eth0 for each of $1 nodes
     local i
     ip link add "$BRIDGE" type bridge
     ip addr add "$NET.1/24" dev "$BRIDGE"
@@ -121,7 +121,7 @@ wire() { # a bridge on the host and one namespace with an eth0 for each of $1 no
 up() {
     local nodes=$1 i
     if [[ -s $STATE ]]; then
-        say "there is a cluster in $(<"$STATE"): \`cluster.sh clean\` stops it, whosever it is"
+        say "a cluster runs in $(<"$STATE"); \`cluster.sh clean\` stops it"
         exit 1
     fi
     mkdir -p "$DIR"/{etc,munge,state,log,spool,dev,local}
@@ -142,7 +142,7 @@ up() {
     exit 1
 }
 
-stop_daemon() { # by pid file, and only if the process still is ours (its command line names DIR)
+stop_daemon() { # stop the process in pid file $1, if it is one of this cluster (its command names DIR)
     local pid
     [[ -s $1 ]] || return 0
     pid=$(<"$1")
@@ -162,7 +162,7 @@ down() {
     rm -f "$STATE"
 }
 
-unwire() { # what is still running on the nodes dies with them
+unwire() { # remove the network, and kill what still runs on the nodes
     local ns
     for ns in $(ip netns list | awk -v ns="^$NS" '$1 ~ ns {print $1}'); do
         kill_node "${ns#"$NS"}"
@@ -171,12 +171,12 @@ unwire() { # what is still running on the nodes dies with them
     ip link del "$BRIDGE" 2>/dev/null || true
 }
 
-clean() { # the folder of a cluster that nobody took down is remembered in $STATE
+clean() { # $STATE holds the folder of a cluster that was not taken down
     if [[ -s $STATE ]]; then
-        local keep=${DIR:-}
+        local own=${DIR:-}
         DIR=$(<"$STATE") SLURM_CONF=$DIR/etc/slurm.conf
-        [[ -d $DIR ]] && say "stopping a cluster left over in $DIR" && down
-        DIR=$keep SLURM_CONF=$keep/etc/slurm.conf
+        [[ -d $DIR ]] && say "stopping the cluster in $DIR" && down
+        DIR=$own SLURM_CONF=$own/etc/slurm.conf
     fi
     unwire
     rm -f "$STATE"

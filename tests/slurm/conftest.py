@@ -1,4 +1,4 @@
-"""A real Slurm, booted once a session, and the run that all runs on it must equal."""
+"""A real Slurm, booted once per session, and an uninterrupted run to compare with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.slurm import lab  # noqa: E402
 NODES = 3
 
 
-def missing() -> str:
+def reason_not_to_boot() -> str:
     """Why no cluster can be booted here, or an empty string."""
     if os.geteuid() != 0:
         return "a cluster of network namespaces needs root"
@@ -35,9 +35,10 @@ def missing() -> str:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[lab.Cluster]:
     """Three nodes n1..n3 of 128 (claimed) cores and 8 (fake) GPUs; partitions gpu and urgent."""
-    if reason := missing():
+    if reason := reason_not_to_boot():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    folder = Path(tempfile.mkdtemp(prefix="dsanet-", dir="/tmp"))  # sockets: a path of <= 108 bytes
+    # The path of a socket has at most 108 bytes, so the folder's is short.
+    folder = Path(tempfile.mkdtemp(prefix="dsanet-", dir="/tmp"))
     with open("/run/lock/dsanet-slurm", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # ports and namespaces have fixed names
         try:
@@ -49,9 +50,9 @@ def cluster() -> Iterator[lab.Cluster]:
 
 
 def boot(folder: Path) -> None:
-    """Start the cluster; fails with what it said."""
-    with open(folder / "boot.log", "w") as log:  # no pipe: the daemons would hold it open
-        # Who holds the lock owns the machine's cluster; one that is there now was left behind.
+    """Start the cluster; on failure, show what cluster.sh printed."""
+    with open(folder / "boot.log", "w") as log:  # not a pipe: the daemons would keep it open
+        # This process holds the lock, so a cluster that runs now was left by a crashed test run.
         subprocess.run([lab.CLUSTER_SH, "clean"], stdout=log, stderr=log, timeout=60, check=False)
         command = [lab.CLUSTER_SH, "up", folder, str(NODES)]
         done = subprocess.run(command, stdout=log, stderr=log, timeout=60, check=False)
@@ -60,7 +61,7 @@ def boot(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def options(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
-    """Options of train.py that every run here has: the shards and lab.SETTINGS as a file."""
+    """Options of train.py for every run: the shards, and lab.SETTINGS as a file."""
     folder = tmp_path_factory.mktemp("data")
     settings = folder / "tiny.yaml"
     settings.write_text(yaml.safe_dump(lab.SETTINGS))
@@ -69,8 +70,8 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(options: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> lab.Run:
-    """One process, without Slurm, never interrupted."""
+def uninterrupted(options: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> lab.Run:
+    """A run in one process, without Slurm."""
     run = lab.Run(tmp_path_factory.mktemp("one") / "run")
     words = ("train.py", "--recipe", "kinetics400", "--out", run.folder, *options)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
@@ -88,7 +89,7 @@ def undisturbed(options: tuple[object, ...], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def submit(cluster: lab.Cluster, options: tuple[object, ...]) -> Callable[..., lab.Job]:
-    """Queues slurm/k400.sh: submit(folder, nodes, tasks, *options of sbatch, extra=train.py's)."""
+    """Queue slurm/k400.sh: submit(folder, nodes, tasks, *sbatch options, extra=options)."""
 
     def queue(
         folder: Path, nodes: int, tasks: int, *sbatch: object, extra: tuple[object, ...] = lab.SHORT
@@ -103,5 +104,5 @@ def submit(cluster: lab.Cluster, options: tuple[object, ...]) -> Callable[..., l
 
 @pytest.fixture
 def train(submit: Callable[..., lab.Job], tmp_path: Path) -> Callable[..., lab.Job]:
-    """The same with the test's own folder."""
+    """Like `submit`, in the test's own folder."""
     return functools.partial(submit, tmp_path)

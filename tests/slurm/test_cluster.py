@@ -1,7 +1,7 @@
-"""The shipped scripts on a real Slurm: whatever interrupts a job, the training is the same.
+"""The scripts of slurm/ on a real Slurm: interrupted training equals uninterrupted training.
 
-Nodes are namespaces of this machine with a local disk each; tasks are real train.py processes over
-gloo. The scripts are those of slurm/, changed by options of sbatch and train.py alone.
+Nodes are namespaces of this machine, each with a local disk. Tasks are real train.py processes that
+communicate over gloo. The scripts are unchanged: options of sbatch and train.py make small jobs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Train = Callable[..., Job]
 
 
 @pytest.fixture(scope="module")
-def limited(cluster: Cluster, undisturbed: Run, submit, tmp_path_factory) -> Job:
-    """A job that comes near its time limit on node n3, while the first tests use the others."""
+def limited(cluster: Cluster, uninterrupted: Run, submit, tmp_path_factory) -> Job:
+    """A job that gets near its time limit on node n3, while the first tests use other nodes."""
     cluster.before_limits_are_checked(5)
     folder = tmp_path_factory.mktemp("limited")
     job = submit(folder, 1, 2, "--nodelist=n3", "--time=2", "--signal=USR1@100", extra=())
 
-    def extend() -> None:  # one warning is enough: give its second start all the time it needs
-        cluster.until(lambda: "requeued" in job.log, job.id)
+    def extend() -> None:  # so that the second start does not get near its limit
+        cluster.until(lambda: cluster.info(job.id)["Restarts"] == "1", job.id)
         cluster.run("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")
 
     threading.Thread(target=extend, daemon=True).start()
@@ -43,19 +43,19 @@ def limited(cluster: Cluster, undisturbed: Run, submit, tmp_path_factory) -> Job
 def chain(cluster: Cluster, limited: Job, options, tmp_path_factory) -> tuple[Job, str]:
     """Training on 2 nodes x 2 tasks, queued by slurm/chain.sh, and the id of its evaluation."""
     folder = tmp_path_factory.mktemp("chain")
-    said = cluster.run(
+    output = cluster.run(
         "slurm/chain.sh", *layout(2, 2), f"--output={folder}/%x.log", "slurm/k400.sh",
         "--out", folder / "run", *options, *SHORT,
         EVAL_SBATCH="--nodes=1", EVAL_ARGS="--clips 2 --crops 1 --loader.threads 1",
     )  # fmt: skip
-    job, evaluation = re.findall(r"job (\d+)", said)
+    job, evaluation = re.findall(r"job (\d+)", output)
     return Job(cluster, job, Run(folder / "run"), folder / "dsanet-k400.log"), evaluation
 
 
-def test_two_nodes_of_two_tasks_train_as_one_process(chain, undisturbed: Run) -> None:
+def test_two_nodes_of_two_tasks_train_as_one_process(chain, uninterrupted: Run) -> None:
     job, _ = chain
     job.wait()
-    job.run.assert_same_training(undisturbed)
+    job.run.assert_same_training(uninterrupted)
     assert re.search(r"^0: processes: 2 x n1 .*, 2 x n2 ", job.log, re.MULTILINE)
 
 
@@ -67,11 +67,11 @@ def test_evaluation_starts_when_training_has_ended(cluster: Cluster, chain) -> N
     assert json.loads(metrics.read_text())["videos"] == 10
 
 
-def test_evaluation_goes_on_after_a_signal(
-    cluster: Cluster, options, undisturbed: Run, tmp_path: Path
+def test_evaluation_resumes_after_a_signal(
+    cluster: Cluster, options, uninterrupted: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "eval"
-    words = ("--checkpoint", undisturbed.folder, "--split", "train", "--batch", 1, "--out", out)
+    words = ("--checkpoint", uninterrupted.folder, "--split", "train", "--batch", 1, "--out", out)
     job = cluster.run(
         "sbatch", "--parsable", *layout(1, 2), "--nodelist=n1", f"--output={tmp_path}/log",
         "slurm/eval.sh", *options[:2], *words, "--clips", 16, "--loader.threads", 1,
@@ -79,8 +79,9 @@ def test_evaluation_goes_on_after_a_signal(
     cluster.until(lambda: any(p.stat().st_size for p in out.glob("partial/scores-*.bin")), job)
     cluster.run("scancel", "--signal=USR1", job)
     assert cluster.wait(job)["Restarts"] == "1"
-    (before,) = re.findall(r"(\d+) of 96 videos were scored before", (tmp_path / "log").read_text())
-    assert 0 < int(before) < 96
+    log = (tmp_path / "log").read_text()
+    (scored,) = {int(n) for n in re.findall(r"(\d+) of 96 videos", log)}  # at its second start
+    assert 0 < scored < 96
     assert json.loads((out / "metrics.json").read_text())["videos"] == 96
 
 
@@ -93,21 +94,22 @@ def test_evaluation_is_cancelled_when_training_fails(cluster: Cluster, tmp_path:
     cluster.wait(train, "FAILED")
     cluster.wait(evaluation, "CANCELLED")
     log = (tmp_path / "dsanet-k400.log").read_text()
-    assert f"error: node n2 does not see {shards}" in log
-    assert "--exclude=n2" in log
+    (line,) = (line for line in log.splitlines() if "error: node n2" in line)
+    assert str(shards) in line
+    assert "--exclude=n2" in line
 
 
-def test_time_limit(limited: Job, undisturbed: Run) -> None:
+def test_time_limit(limited: Job, uninterrupted: Run) -> None:
     assert limited.wait()["Restarts"] == "1"
     stops = re.findall(r"stopped by a signal after step (\d+)", limited.log)
     assert limited.resumed_at == [int(step) for step in stops]
-    limited.run.assert_same_training(undisturbed, epochs=7)
+    limited.run.assert_same_training(uninterrupted, epochs=7)
 
 
-def test_signal_from_outside(cluster: Cluster, train: Train, undisturbed: Run) -> None:
+def test_signal_from_outside(cluster: Cluster, train: Train, uninterrupted: Run) -> None:
     job = train(2, 2, "--nodelist=n[1-2]")
     job.reach(7)
-    for node in (1, 2):  # each read its own copy, which left with the job
+    for node in (1, 2):  # each has its own copy, which goes when the job ends
         assert len([*cluster.local_disk(node).rglob("*.tar")]) == 12
     cluster.run("scancel", "--signal=USR1", job.id)
     assert job.wait()["Restarts"] == "1"
@@ -115,10 +117,10 @@ def test_signal_from_outside(cluster: Cluster, train: Train, undisturbed: Run) -
     (step,) = job.resumed_at
     assert step >= 7
     assert job.log.count("start 1,") == job.log.count("start 2,") == 1  # one log, appended to
-    job.run.assert_same_training(undisturbed)
+    job.run.assert_same_training(uninterrupted)
 
 
-def test_preemption(cluster: Cluster, train: Train, undisturbed: Run) -> None:
+def test_preemption(cluster: Cluster, train: Train, uninterrupted: Run) -> None:
     job = train(2, 1, "--nodelist=n[1-2]")
     job.reach(7)
     urgent = cluster.run(
@@ -129,10 +131,10 @@ def test_preemption(cluster: Cluster, train: Train, undisturbed: Run) -> None:
     assert job.wait()["Restarts"] == "1"
     (step,) = job.resumed_at
     assert step >= 7
-    job.run.assert_same_training(undisturbed)
+    job.run.assert_same_training(uninterrupted)
 
 
-def test_node_failure(cluster: Cluster, train: Train, undisturbed: Run) -> None:
+def test_node_failure(cluster: Cluster, train: Train, uninterrupted: Run) -> None:
     job = train(2, 1, "--nodelist=n[1-2]")
     job.reach(7)
     cluster.kill_node(2)
@@ -143,11 +145,11 @@ def test_node_failure(cluster: Cluster, train: Train, undisturbed: Run) -> None:
     job.wait()
     (step,) = job.resumed_at
     assert step in (5, 10)  # a periodic checkpoint
-    job.run.assert_same_training(undisturbed)
+    job.run.assert_same_training(uninterrupted)
 
 
-def test_dead_rank_ends_the_job_and_the_same_line_resumes_it(
-    cluster: Cluster, train: Train, undisturbed: Run
+def test_a_killed_rank_ends_the_job_and_the_same_command_resumes_it(
+    cluster: Cluster, train: Train, uninterrupted: Run
 ) -> None:
     job = train(1, 2, "--nodelist=n1")
     job.reach(7)
@@ -158,16 +160,16 @@ def test_dead_rank_ends_the_job_and_the_same_line_resumes_it(
     again = train(2, 1)
     again.wait()
     (step,) = again.resumed_at
-    assert step in (5, 10)  # a periodic checkpoint: the job went on while its end was arranged
-    again.run.assert_same_training(undisturbed)
+    assert step in (5, 10)  # a periodic checkpoint: the job ran on until Slurm ended it
+    again.run.assert_same_training(uninterrupted)
 
 
 def rank_of(pid: int) -> str:
-    """Rank of a train.py process, as its environment says; empty for any other process."""
+    """Rank of a train.py process, from its environment; empty for any other process."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # it has ended since
+    except OSError:  # the process has ended
         return ""
     ranks = [v.split(b"=")[1].decode() for v in variables if v.startswith(b"SLURM_PROCID=")]
     return ranks[0] if ranks and b"train.py" in command else ""
@@ -194,7 +196,7 @@ def test_shards_of_an_array_are_those_of_one_task(cluster: Cluster, tmp_path: Pa
         assert one.read_bytes() == array_made.read_bytes(), name
 
 
-def test_what_sbatch_refuses_is_said_without_a_traceback(
+def test_a_refusal_of_sbatch_is_reported_without_a_traceback(
     cluster: Cluster, options, tmp_path: Path
 ) -> None:
     words = (REPOSITORY / "slurm" / "submit.py", "k400", *options, "--out", tmp_path / "run")
@@ -204,13 +206,13 @@ def test_what_sbatch_refuses_is_said_without_a_traceback(
     )  # fmt: skip
     assert done.returncode == 1
     *reasons, last = done.stderr.splitlines()
-    assert "invalid partition specified: nowhere" in reasons[0]
-    assert last == "error: sbatch refused the job for the reason above"
+    assert any("nowhere" in reason for reason in reasons)
+    assert last.startswith("error: sbatch refused the job")
     assert "Traceback" not in done.stderr
 
 
-def test_sweep_of_which_one_run_is_requeued(
-    cluster: Cluster, options, undisturbed: Run, tmp_path: Path
+def test_one_run_of_a_sweep_is_requeued(
+    cluster: Cluster, options, uninterrupted: Run, tmp_path: Path
 ) -> None:
     done = subprocess.run(
         [
@@ -222,13 +224,13 @@ def test_sweep_of_which_one_run_is_requeued(
     assert done.returncode == 0, done.stderr
     first, second = re.findall(r"job (\d+_\d):", done.stdout)
     logs = [Path(path) for path in re.findall(r"tail -F (\S+)", done.stdout)]
-    # As soon as there is a task: the signal may find it while it still imports torch.
+    # Send the signal as soon as the task exists, most likely while it imports torch.
     cluster.until(lambda: f"{second}.1" in cluster.run("squeue", "-h", "-s", "-o", "%i"), second)
     cluster.run("scancel", "--signal=USR1", second)
     assert cluster.wait(first)["Restarts"] == "0"
     assert cluster.wait(second)["Restarts"] == "1"
-    Run(tmp_path / "seed=0").assert_same_training(undisturbed)
+    Run(tmp_path / "seed=0").assert_same_training(uninterrupted)
     other = [record["ids"] for record in Run(tmp_path / "seed=1").records]
     assert len(other) == 36
-    assert other != [record["ids"] for record in undisturbed.records[:36]]
+    assert other != [record["ids"] for record in uninterrupted.records[:36]]
     assert [log.read_text().count("(dsanet-k400) on") for log in logs] == [1, 2]

@@ -19,8 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINING = ("k400", "mini-k200", "sthv1", "activitynet")
 BATCH = (*TRAINING, "eval", "shard")
 
-# srun prints its words, one step a line, and a step of train.py exits with code RC; scontrol writes
-# the jobs that it is asked to requeue to a file.
+# srun prints its arguments, one step a line, and a step of train.py exits with code RC. scontrol
+# writes the jobs that it is asked to requeue to a file.
 SRUN = """#!/bin/sh
 echo "STEP $(printf "<%s>" "$@")" | tr "\\n" " "; echo
 case "$*" in *" train.py "*) echo "MASTER $MASTER_ADDR:${MASTER_PORT:-}" >&2; exit ${RC:-0};; esac
@@ -65,12 +65,12 @@ def batch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def steps(output: str) -> list[list[str]]:
-    """The words of each srun."""
+    """The arguments of each srun."""
     return [re.findall(r"<([^>]*)>", line) for line in output.splitlines() if "STEP" in line]
 
 
 def after(words: list[str], name: str) -> str:
-    """The value that counts of an option given as two words: the last."""
+    """The last value of an option in a list of arguments."""
     return [b for a, b in itertools.pairwise(words) if a == name][-1]
 
 
@@ -112,7 +112,7 @@ def test_runs_of_an_array_do_not_share_a_folder(batch) -> None:
         (("--data", "/tmp"), {"SLURM_RESTART_COUNT": "51"}, ["restarted 51 times", "MAX_RESTARTS"]),
     ],
 )
-def test_mistakes_are_named_before_a_step_starts(batch, arguments, environment, words) -> None:
+def test_mistakes_are_reported_before_a_step_starts(batch, arguments, environment, words) -> None:
     done = batch("k400", *arguments, **environment)
     assert done.returncode == 1
     assert not steps(done.stdout)
@@ -160,7 +160,7 @@ def test_the_master_is_the_first_node(batch, port: str | None) -> None:
     assert f"MASTER n7:{port or ''}" in done.stderr.splitlines()
 
 
-def test_a_task_uses_no_more_cores_than_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_uses_no_more_cores_than_slurm_allots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(96)))
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
     assert usable_cores() == 12
@@ -197,7 +197,7 @@ def test_containers_see_repository_shards_and_run(batch, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "seen"),
+    ("name", "arguments", "mounted"),
     [
         ("k400", ("--data", "/tmp", "--weights", "/w/r50.pth", "--out", "/tmp/a"), ("/tmp", "/w")),
         ("eval", ("--data", "/s/k400", "--checkpoint", "/r/a"), ("/s", "/r")),
@@ -211,13 +211,13 @@ def test_containers_see_repository_shards_and_run(batch, tmp_path: Path) -> None
         ),
     ],
 )
-def test_containers_see_what_is_read_and_written(batch, name, given, seen) -> None:
+def test_containers_see_what_is_read_and_written(batch, name, arguments, mounted) -> None:
     array = {f"SLURM_ARRAY_TASK_{k}": "0" for k in ("ID", "MIN", "COUNT")}
-    done = batch(name, *given, CONTAINER="image.sqsh", SCRATCH="/local/job_41", **array)
+    done = batch(name, *arguments, CONTAINER="image.sqsh", SCRATCH="/local/job_41", **array)
     work = next(words for words in steps(done.stdout) if "check" not in words)
     mounts = next(w for w in work if w.startswith("--container-mounts=")).split("=")[1].split(",")
-    wanted = {str(REPOSITORY), *seen, *(() if name == "shard" else ("/local",))}
-    assert wanted <= {mount.split(":")[0] for mount in mounts}
+    expected = {str(REPOSITORY), *mounted, *(() if name == "shard" else ("/local",))}
+    assert expected <= {mount.split(":")[0] for mount in mounts}
     assert "/:/" not in mounts
     assert not any("http" in mount for mount in mounts)
 

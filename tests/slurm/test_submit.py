@@ -1,4 +1,4 @@
-"""submit.py: what it would queue, and which mistakes it finds first."""
+"""slurm/submit.py: what it queues, and the mistakes it finds before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def submit(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run submit.py as a user does, from anywhere."""
+    """Run submit.py, from another folder than the repository."""
     command = [sys.executable, REPOSITORY / "slurm" / "submit.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
 
@@ -28,14 +28,16 @@ def test_dry_run_shows_the_scripts_options_under_those_of_the_command_line(tmp_p
     site = ("--nodes", 4, "--gpus-per-node", "h100:4", "--partition", "gpu", "--sbatch", "mem=64G")
     done = submit("k400", *data, *site, "--sbatch", "hold", "--dry-run")
     assert done.returncode == 0, done.stderr
-    got = directives(done.stdout)
+    written = directives(done.stdout)
     script = directives((REPOSITORY / "slurm" / "k400.sh").read_text())
     changed = {"nodes": "4", "gpus-per-node": "h100:4", "ntasks-per-node": "4", "mem": "64G"}
-    kept = {key: script[key] for key in ("time", "signal", "cpus-per-task", "requeue", "exclusive")}
-    assert got.items() >= (kept | changed | {"partition": "gpu", "hold": ""}).items()
-    assert got["open-mode"] == "append"
+    unchanged = {
+        key: script[key] for key in ("time", "signal", "cpus-per-task", "requeue", "exclusive")
+    }
+    assert written.items() >= (unchanged | changed | {"partition": "gpu", "hold": ""}).items()
+    assert written["open-mode"] == "append"
     assert f"bash slurm/k400.sh --out {tmp_path}/run --data {tmp_path}" in done.stdout
-    assert not (tmp_path / "run").exists(), "a dry run leaves nothing behind"
+    assert not (tmp_path / "run").exists(), "a dry run must write nothing"
 
 
 def test_a_sweep_is_one_array_with_a_folder_for_each_combination(tmp_path: Path) -> None:
@@ -53,8 +55,8 @@ def test_a_sweep_is_one_array_with_a_folder_for_each_combination(tmp_path: Path)
     ("arguments", "words"),
     [
         (("--out", "/tmp/x", "--optim.lrr", "0.1"), ["optim.lrr", "optim.lr"]),
-        (("--sweep", "seed", "1", "2"), ["a sweep needs --out"]),
-        (("--out", "/tmp/x", "--sweep", "seed"), ["--sweep seed has no values"]),
+        (("--sweep", "seed", "1", "2"), ["sweep", "--out"]),
+        (("--out", "/tmp/x", "--sweep", "seed"), ["--sweep seed", "values"]),
         (("--out", "/tmp/x", "--sweep", "seed", "1", "1"), ["share a folder"]),
         (("--out", "/tmp/x", "--seed", "many"), ["seed"]),
     ],
@@ -68,7 +70,7 @@ def test_mistakes_are_one_line_and_queue_nothing(arguments: tuple[str, ...], wor
     assert all(word in done.stderr for word in words)
 
 
-def test_evaluation_is_told_of_its_end_as_training_is() -> None:
+def test_evaluation_gets_the_warning_signal_as_training_does() -> None:
     done = submit("eval", "--data", "/tmp", "--checkpoint", "runs/x", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert directives(done.stdout)["signal"].startswith("USR1@")
