@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Rebuild a table of the paper: print the commands of its rows, or run them and compare.
+"""Reproduce a table of the paper: print the commands of its rows, or run them and compare.
 
-python tools/ablate.py 2c --data SHARDS                          print the commands
-python tools/ablate.py 2c --data SHARDS --out runs/2c --run      train and evaluate what is missing
-python tools/ablate.py 2c --data SHARDS --out runs/2c            then: the scores beside the paper's
+python tools/ablate.py 2c --data SHARDS                      print the commands
+python tools/ablate.py 2c --data SHARDS --out runs/2c --run  train and evaluate rows without scores
+python tools/ablate.py 2c --data SHARDS --out runs/2c        print the scores and the paper's
 
-Options behind -- go to every train.py, {backbone} standing for resnet18 or resnet50:
+Options after -- go to each train.py; {backbone} is replaced by resnet18 or resnet50:
 python tools/ablate.py 2h --data SHARDS -- --weights {backbone}.pth --batch.per_gpu 16
-Exit codes: 0 done, 1 a row failed (the others go on), 2 wrong usage.
+Exit codes: 0 done, 1 a row failed (the others still run), 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -31,25 +31,27 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", choices=TABLES, help="number of the table in the paper")
+    parser.add_argument("table", choices=TABLES, help="the table's number in the paper")
     parser.add_argument("--data", required=True, help="folder of the shard set")
-    parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/table-TABLE)")
-    parser.add_argument("--run", action="store_true", help="run the rows one after another")
-    own = sys.argv[1:]
-    cut = own.index("--") if "--" in own else len(own)
-    args = parser.parse_args(own[:cut])
-    args.extra = own[cut + 1 :]
+    parser.add_argument("--out", type=Path, help="folder for the runs (default: runs/table-TABLE)")
+    parser.add_argument(
+        "--run", action="store_true", help="train and evaluate the rows, one after another"
+    )
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    args = parser.parse_args(words[:end])
+    args.extra = words[end + 1 :]
     args.out = args.out or Path("runs") / f"table-{args.table}"
     return args
 
 
 def folder_name(row: Row) -> str:
-    """A row's label as the name of its run."""
+    """The folder of a row's run, made of the row's label."""
     return re.sub(r"[^a-z0-9]+", "-", row.label.lower()).strip("-")
 
 
 def commands(row: Row, data: str, run: Path, extra: list[str]) -> list[list[str]]:
-    """train.py and eval.py for one row."""
+    """The commands that train and evaluate one row."""
     backbone = "resnet18" if row.model.endswith("r18") else "resnet50"
     extra = [word.replace("{backbone}", backbone) for word in extra]
     train = ["train.py", "--data", data, "--model", row.model, "--recipe", row.recipe]
@@ -59,22 +61,22 @@ def commands(row: Row, data: str, run: Path, extra: list[str]) -> list[list[str]
 
 
 def execute(steps: list[list[str]], run: Path) -> bool:
-    """Run a row unless it has its score already; whether it has one now."""
+    """Run a row unless it has a score; return whether it has one now."""
     for script, *arguments in [] if (run / "eval" / "metrics.json").is_file() else steps:
         if subprocess.run([sys.executable, str(ROOT / script), *arguments]).returncode:
-            print(f"error: {script} failed for {run}; the other rows go on", file=sys.stderr)
+            print(f"error: {run}: {script} failed; the other rows still run", file=sys.stderr)
             return False
     return True
 
 
 def measured(run: Path) -> dict[str, float] | None:
-    """metrics.json of a row, if it has been evaluated."""
+    """The scores of a row, or None if it is not evaluated."""
     path = run / "eval" / "metrics.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
 def compare(number: str, runs: dict[Path, Row]) -> Table:
-    """The table: what was measured here beside what the paper prints."""
+    """A table of the scores of the runs and of the paper."""
     table = Table(title=f"Table {number}")
     for name in ("row", "top-1 here", "top-5 here", "top-1 paper", "top-5 paper"):
         table.add_column(name, justify="left" if name == "row" else "right")

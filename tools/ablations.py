@@ -1,7 +1,8 @@
 """The rows of the paper's tables as options of train.py and eval.py, with the published scores.
 
-Where the paper is silent the choice is ours: frames of Table 2g's TSM, SE's place and ratio in 2h,
-and 12 clips for V4D, whose published 10 do not divide into groups of U = 4.
+The paper does not specify the frames of Table 2g's TSM, nor the place and ratio of SE in Table 2h:
+those are our choices. V4D is tested with 12 clips, as its published 10 do not divide into groups of
+U = 4.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ R18, R50 = "i3d_r18", "i3d_r50"
 
 @dataclass(frozen=True)
 class Row:
-    """One network of a table: how it is trained and tested, and the paper's top-1 and top-5."""
+    """One row of a table: how a network is trained and tested, and the paper's top-1 and top-5."""
 
     label: str
     model: str

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print parameters and multiply-adds: the paper's rows beside ours, and any network at any view.
+"""Print parameters and multiply-adds of the networks, with the figures of the paper.
 
 python tools/complexity.py
 python tools/complexity.py --model dsa_i3d_r50 --frames 8 --size 256 --num-classes 400
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from published import WORDS, costs_table, giga, marked, new_table, sizes_table
+from published import NOTES, costs_table, giga, marked, new_table, sizes_table
 from rich.console import Console
 from rich.table import Table
 
@@ -19,8 +19,8 @@ from dsanet.complexity import View, count_model
 
 
 def models_table(names: list[str], view: View, num_classes: int) -> Table:
-    """Networks at one view."""
-    columns = ("network", "parameters", "GMACs", "of which DSA", "paper's way")
+    """A table of the cost of networks, for one view of a video."""
+    columns = ("network", "parameters", "GMACs", "of which DSA", "as the paper counts")
     table = new_table(f"One view of {view}, {num_classes} classes", columns)
     for name in names:
         cost = count_model(name, num_classes, view)
@@ -33,13 +33,13 @@ def models_table(names: list[str], view: View, num_classes: int) -> Table:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
-        epilog="Without --model: the paper's tables, then every network.",
+        epilog="Without --model, prints the paper's tables and then every network.",
     )
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME", help="networks to count")
     parser.add_argument("--segments", type=int, default=4, metavar="U", help="snippets (4)")
-    parser.add_argument("--frames", type=int, default=4, metavar="T", help="frames a snippet (4)")
+    parser.add_argument("--frames", type=int, default=4, metavar="T", help="frames per snippet (4)")
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels (224)")
-    parser.add_argument("--num-classes", type=int, default=400)
+    parser.add_argument("--num-classes", type=int, default=400, help="classes (400)")
     return parser.parse_args()
 
 
@@ -56,7 +56,7 @@ def main() -> int:
     for table in tables:
         console.print(table)
     if not args.model:
-        console.print(WORDS, highlight=False)
+        console.print(NOTES, highlight=False)
     return 0
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Run the main job on videos made for it: shard, train two networks, evaluate, compare.
+"""Run the whole project on generated videos: make shards, train two networks, evaluate, compare.
 
-The videos differ only in the order of their events, so snippet averaging (TSN) is blind to the
-class by construction, while DSA, which mixes snippets in order, is not.
+The classes of the videos differ only in the order of events. TSN, which averages the scores of the
+snippets, cannot tell the classes apart; DSA, which mixes snippets in order, can.
 
     python tools/demo.py --out demo            # about four minutes on two CPU cores
 """
@@ -24,7 +24,7 @@ from rich.progress import track
 from dsanet.engine.main import guarded
 
 ROOT = Path(__file__).resolve().parent.parent
-# A network this narrow has too few channels for the paper's beta of 1/8.
+# The demo's narrow network has too few channels for the paper's beta of 1/8.
 MODELS = {"tsn_i3d_r18": (), "dsa_i3d_r18": ("--network.beta", "0.5")}
 SPLITS = {"train": 240, "val": 60}
 console = Console()
@@ -34,24 +34,28 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
-    parser.add_argument("--seed", type=int, default=1, help="of videos and training (default: 1)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), help="output folder (default: demo)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of videos and training (default: 1)"
+    )
     return parser.parse_args()
 
 
 def run(script: str, *arguments: str) -> float:
-    """Run one of the project's commands as a user would; returns its wall time in seconds."""
+    """Run one of the project's scripts, and return its wall time in seconds."""
     command = [script, *arguments]
     console.print(f"\n[bold]$ python {shlex.join(command)}[/bold]", highlight=False, soft_wrap=True)
     start = time.perf_counter()
     done = subprocess.run([sys.executable, str(ROOT / script), *arguments])
     if done.returncode:
-        sys.exit(f"error: {script} ended with exit code {done.returncode}; see above")
+        sys.exit(f"error: {script} failed with exit code {done.returncode}; see its message above")
     return time.perf_counter() - start
 
 
 def make_videos(folder: Path, seed: int) -> None:
-    """Draw and encode both splits, unless a run before this one has."""
+    """Draw and encode the videos of both splits."""
     settings = VideoSettings()
     console.print(f"Drawing {sum(SPLITS.values())} videos into {folder} ...", highlight=False)
     for number, (name, count) in enumerate(SPLITS.items()):
@@ -62,12 +66,12 @@ def make_videos(folder: Path, seed: int) -> None:
 
 
 def check_seed(folder: Path, seed: int) -> bool:
-    """Whether the videos are already there; another seed's are refused."""
+    """Whether the videos exist already; exit with an error if they have another seed."""
     marker = folder / "complete"
     if not marker.is_file():
         return False
     if marker.read_text().strip() != str(seed):
-        sys.exit(f"error: {folder} was made with another seed: choose another --out")
+        sys.exit(f"error: {folder}: has videos of another seed; choose another --out")
     return True
 
 

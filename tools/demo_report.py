@@ -1,4 +1,4 @@
-"""What the demo shows at its end: a table and a picture of both networks' curves."""
+"""The report of the demo: a table of both networks and a plot of their training."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ LABELS = {"tsn_i3d_r18": "TSN (snippet scores averaged)", "dsa_i3d_r18": "DSA (s
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
-    """Every record of a run's metrics.jsonl, in order."""
+    """The records of a run's metrics.jsonl, in order."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def curve(records: list[dict[str, Any]], kind: str, key: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of one key in records of one kind."""
+    """The epochs, and the values of one key, of all records of one kind."""
     rows = [record for record in records if record["kind"] == kind]
     return [row["epoch"] for row in rows], [row[key] for row in rows]
 
 
 def plot(runs: dict[str, Path], path: Path) -> None:
-    """Draw training loss and validation accuracy of the runs into a PNG."""
+    """Plot training loss and validation accuracy of the runs into a PNG file."""
     import matplotlib
 
     matplotlib.use("Agg")

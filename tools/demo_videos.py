@@ -1,9 +1,9 @@
-"""A seeded set of small videos in which only the order of events tells the classes apart.
+"""Small generated videos whose classes differ only in the order of events.
 
-Every video shows the same four events, one in the middle of each quarter, over a background of its
-own; a class is one order of the four. Between two events lies a rest longer than a snippet's span,
-so no snippet ever holds two events, and all quarters are alike but for their event: a network that
-scores snippets one by one and averages the scores sees the same evidence for every class.
+Every video shows the same four events, one in the middle of each quarter, over its own background;
+a class is one order of the four. The pause between two events is longer than a snippet, so no
+snippet shows two events. A network that scores each snippet alone and averages the scores therefore
+gets the same evidence for every class.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class VideoSettings:
         return len(EVENTS) * self.quarter
 
     @property
-    def shortest_rest(self) -> int:
-        """Frames without any event that lie between two events, at the least."""
+    def shortest_pause(self) -> int:
+        """The smallest possible number of frames between two events."""
         return self.quarter - self.event - 2 * self.jitter
 
 
 @dataclass(frozen=True)
 class Video:
-    """One video to be drawn: its class, and when (frames, stop exclusive) each event shows."""
+    """The plan of one video: its class, and the frames (stop exclusive) that show each event."""
 
     label: int
     seed: tuple[int, ...]
@@ -56,12 +56,12 @@ class Video:
 
 
 def class_names() -> list[str]:
-    """Names of the classes: the four events in their order."""
+    """Names of the classes: their four events in order."""
     return ["-".join(EVENTS[event] for event in order) for order in ORDERS]
 
 
 def plan_video(label: int, seed: tuple[int, ...], settings: VideoSettings) -> Video:
-    """Decide when each event of a video of class `label` shows, by draws from `seed` alone."""
+    """Plan when a video of class `label` shows each event; random draws depend on `seed` alone."""
     draws = np.random.default_rng((*seed, 0)).integers(
         -settings.jitter, settings.jitter + 1, size=len(EVENTS)
     )
@@ -75,7 +75,7 @@ def plan_video(label: int, seed: tuple[int, ...], settings: VideoSettings) -> Vi
 
 
 def _background(rng: np.random.Generator, settings: VideoSettings) -> np.ndarray:
-    """A smooth random texture, twice the picture's width so that it can drift: (H, 2W, 3)."""
+    """A smooth random texture, (H, 2W, 3): wide enough to move behind the events."""
     height, width = settings.height, 2 * settings.width
     coarse = rng.uniform(40, 190, size=(6, 12, 3))
     rows = np.linspace(0, coarse.shape[0] - 1.001, height)
@@ -88,7 +88,7 @@ def _background(rng: np.random.Generator, settings: VideoSettings) -> np.ndarray
 
 
 def _mask(event: int, dy: np.ndarray, dx: np.ndarray, radius: float) -> np.ndarray:
-    """Where an event's shape covers the picture, given distances from its centre: bool (H, W)."""
+    """The pixels that an event covers, from their distances to its centre: bool (H, W)."""
     distance = np.hypot(dy, dx)
     if EVENTS[event] == "disc":
         return distance < radius
@@ -100,7 +100,7 @@ def _mask(event: int, dy: np.ndarray, dx: np.ndarray, radius: float) -> np.ndarr
 
 
 def draw(video: Video, settings: VideoSettings) -> np.ndarray:
-    """Draw a video: uint8 frames (N, H, W, 3)."""
+    """Draw the frames of a video: uint8 (N, H, W, 3)."""
     rng = np.random.default_rng((*video.seed, 1))
     background = _background(rng, settings)
     drift = rng.uniform(0.1, 0.9) * settings.width / settings.num_frames
@@ -124,7 +124,7 @@ def draw(video: Video, settings: VideoSettings) -> np.ndarray:
 
 
 def encode(frames: np.ndarray, path: Path, fps: int) -> None:
-    """Write uint8 frames (N, H, W, 3) as an ordinary H.264 mp4."""
+    """Write frames, uint8 (N, H, W, 3), as an H.264 mp4."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps), options=H264)
         stream.height, stream.width = frames.shape[1:3]
@@ -135,7 +135,7 @@ def encode(frames: np.ndarray, path: Path, fps: int) -> None:
 
 
 def plan_split(split: int, count: int, seed: int, settings: VideoSettings) -> list[Video]:
-    """Plan `count` videos of split number `split`, the classes in turn."""
+    """Plan `count` videos of split number `split`, with the classes in turn."""
     return [
         plan_video(index % len(ORDERS), (seed, split, index), settings) for index in range(count)
     ]
@@ -148,9 +148,9 @@ def _write_video(video: Video, path: Path, settings: VideoSettings) -> None:
 def write_split(
     folder: Path, name: str, videos: list[Video], settings: VideoSettings
 ) -> Iterator[Path]:
-    """Draw and encode the videos of one split on all cores, with its list ("path label" lines).
+    """Draw and encode the videos of one split on all cores, and write its list and classes.
 
-    Yields each file as it is done.
+    Yields each file when it is written.
     """
     (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "classes.txt").write_text("\n".join(class_names()) + "\n")

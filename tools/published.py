@@ -1,4 +1,4 @@
-"""The paper's tables of parameters and FLOPs, row by row, beside what the networks really have."""
+"""The paper's tables of parameters and FLOPs, compared with those of this package's networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsanet.complexity import View, count_model
 
 @dataclass(frozen=True)
 class Published:
-    """A row of the paper: a network, one view, the views of a video, and the printed figure."""
+    """A row of the paper: table, network, one view, views per video, and the cost in G."""
 
     source: str
     model: str
@@ -22,7 +22,7 @@ class Published:
 
 @dataclass(frozen=True)
 class PublishedSize:
-    """Table 2a's parameters, in millions, for 200 classes."""
+    """A row of Table 2a: the parameters of a network with 200 classes, in millions."""
 
     model: str
     millions: str
@@ -39,29 +39,39 @@ COSTS = (
     Published("4", "dsa_i3d_r50", T4, 6, "503"),
     Published("4", "dsa_i3d_r50", T8, 6, "1006"),
 )
-ENSEMBLE = "1509"  # Table 4's (4+8): the last two rows together
+ENSEMBLE = "1509"  # Table 4's (4+8): the sum of the last two rows
 SIZES = (
     PublishedSize("i3d_r18", "32.3"),
     PublishedSize("tsn_i3d_r18", "32.3"),
     PublishedSize("v4d_i3d_r18", "33.1"),
     PublishedSize("dsa_i3d_r18", "32.3"),
 )
-WORDS = """\
-[bold]MACs[/bold]: multiply-adds of convolutions and linear layers, half of what torch's \
-FlopCounterMode counts, and DSA's own products. [bold]Paper's way[/bold]: 2 more for each element \
-that a batch norm writes, which gives the paper's figures. It computes test costs for crops of 224 \
-pixels and tests at 256: the last column is what a test takes. TSM's 990 is 30 times a rounded 33. \
-V4D's 10 clips are counted as 2.5 groups of 4; a real test takes 8 or 12 clips.
-R18: the released wiring has 31.92 M parameters, not 32.3 M. Inflating the shortcuts of res4 and \
-res5 too (option inflate_shortcuts) gives 32.25 M, a likely origin. The default follows the code.
-[bold]*[/bold] our choice where the paper is silent: U, T and DSA's place in TSM, SE's place and \
-ratio, V4D's norm, initialisation and place (docs/models.md)."""
-OURS = ("dsa_tsm", "se_", "v4d_")
+NOTES = """\
+[bold]MACs[/bold]: multiply-adds of convolutions and linear layers (half of what torch's \
+FlopCounterMode counts) and of DSA. [bold]As the paper counts[/bold]: 2 more for each element that \
+a batch norm writes, which gives the paper's figures. The paper computes test costs for crops of \
+224 pixels but tests at 256: the last column is the cost of a test. TSM's 990 is 30 times a \
+rounded 33. V4D's 10 clips are counted as 2.5 groups of 4; a real test takes 8 or 12 clips.
+R18: the released network has 31.92 M parameters, not 32.3 M. Inflating the shortcuts of res4 and \
+res5 too (option inflate_shortcuts) gives 32.25 M, a likely origin. The default follows the \
+released code.
+[bold]*[/bold] has details that the paper does not specify: U, T and the place of DSA in TSM, the \
+place and ratio of SE, the norm, initialisation and place of V4D (docs/models.md)."""
+UNSPECIFIED = ("dsa_tsm", "se_", "v4d_")
 
 
 def costs_table() -> Table:
-    """The paper's FLOPs beside ours, for all views of a video."""
-    names = ("Table", "network", "U x T", "views", "paper", "paper's way", "MACs", "MACs at 256")
+    """A table of the cost of all views of a video: the paper's figures and this package's."""
+    names = (
+        "Table",
+        "network",
+        "U x T",
+        "views",
+        "paper",
+        "as the paper counts",
+        "MACs",
+        "MACs at 256",
+    )
     table = new_table("Cost of a video in G (400 classes, crops of 224)", names)
     ensemble = 0.0
     for row in COSTS:
@@ -78,13 +88,13 @@ def costs_table() -> Table:
             giga(large.multiply_adds * row.views) if row.views > 1 else "",
         )
         ensemble += cost.paper * row.views if row.giga in ("503", "1006") else 0
-    table.add_row("4", "the last two together", "", "", ENSEMBLE, giga(ensemble), "", "")
+    table.add_row("4", "sum of the last two", "", "", ENSEMBLE, giga(ensemble), "", "")
     return table
 
 
 def sizes_table() -> Table:
-    """Table 2a's parameters beside ours."""
-    names = ("network", "paper", "released wiring", "with inflated shortcuts")
+    """A table of parameters: the paper's Table 2a and this package's networks."""
+    names = ("network", "paper", "released network", "with inflated shortcuts")
     table = new_table("Parameters in M (200 classes, Table 2a)", names)
     for row in SIZES:
         plain = count_model(row.model, 200, T4).parameters
@@ -94,7 +104,7 @@ def sizes_table() -> Table:
 
 
 def new_table(title: str, columns: tuple[str, ...]) -> Table:
-    """An empty table, numbers to the right."""
+    """An empty table, with figures aligned to the right."""
     table = Table(title=title)
     for name in columns:
         table.add_column(name, justify="left" if name == "network" else "right")
@@ -102,10 +112,10 @@ def new_table(title: str, columns: tuple[str, ...]) -> Table:
 
 
 def marked(name: str) -> str:
-    """The name, starred where a choice of ours is in it."""
-    return f"{name} *" if name.startswith(OURS) else name
+    """The name, with a star if the paper does not specify the network fully."""
+    return f"{name} *" if name.startswith(UNSPECIFIED) else name
 
 
 def giga(count: float) -> str:
-    """10^9, with as many digits as the paper prints or more."""
+    """A count in units of 10^9, with at least as many digits as the paper prints."""
     return f"{count / 1e9:,.2f}" if count < 1e12 else f"{count / 1e9:,.0f}"

@@ -1,4 +1,4 @@
-"""Every row of tools/ablate.py is a run that train.py and eval.py accept."""
+"""tools/ablate.py: train.py and eval.py accept the options of every row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = {f"{number}: {row.label}": row for number, rows in TABLES.items() for row
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_row_is_a_run(name, tmp_path):
+def test_train_and_eval_accept_a_row(name, tmp_path):
     row = ROWS[name]
     train, test = commands(row, "shards", tmp_path / folder_name(row), [])
     config = parse_train(train[1:])
@@ -32,20 +32,20 @@ def test_row_is_a_run(name, tmp_path):
 
 
 @pytest.mark.parametrize(("blocks", "stages"), [(1, [5]), (4, [4, 5]), (5, [3, 4]), (3, [2, 3])])
-def test_table_2f_inserts_the_papers_number_of_blocks(blocks, stages):
+def test_table_2f_inserts_as_many_blocks_as_the_paper(blocks, stages):
     row = next(row for row in TABLES["2f"] if row.options == ("--network.stages", str(stages)))
     network = dsanet.build_model(row.model, num_classes=2, stages=stages, width=16)
     assert sum(isinstance(module, dsanet.DSA) for module in network.modules()) == blocks
     assert f"{blocks} blocks" in row.label
 
 
-def test_each_row_starts_from_its_own_backbone(tmp_path):
+def test_weights_are_those_of_the_rows_backbone(tmp_path):
     for row in TABLES["2h"]:
         train, _ = commands(row, "shards", tmp_path, ["--weights", "{backbone}.pth"])
         assert train[-1] == ("resnet18.pth" if "R18" in row.label else "resnet50.pth")
 
 
-def test_rows_of_a_table_have_runs_of_their_own():
+def test_rows_of_a_table_have_different_folders():
     for rows in TABLES.values():
         assert len({folder_name(row) for row in rows}) == len(rows)
 

@@ -1,4 +1,4 @@
-"""The demo's videos are what the demo says: only the order of events tells classes apart."""
+"""The classes of the demo's videos differ only in the order of events."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ def sampling() -> SamplingConfig:
     return SamplingConfig(**yaml.safe_load(recipe_path("demo").read_text())["sampling"])
 
 
-def touched(video: Video, frames: np.ndarray) -> set[int]:
-    """Events that show anywhere between the first and the last frame of a snippet."""
+def events_in(video: Video, frames: np.ndarray) -> set[int]:
+    """Events shown anywhere between the first and the last frame of a snippet."""
     first, last = frames.min(), frames.max()
     return {event for event, start, stop in video.intervals if start <= last and first < stop}
 
 
-def test_rest_is_longer_than_a_snippet(sampling):
+def test_pauses_are_longer_than_a_snippet(sampling):
     for video in plan_split(0, 240, 1, SETTINGS):
         stops = [stop for _, _, stop in video.intervals[:-1]]
         starts = [start for _, start, _ in video.intervals[1:]]
-        rests = np.subtract(starts, stops)
-        assert rests.min() >= SETTINGS.shortest_rest > (sampling.frames - 1) * sampling.stride
+        pauses = np.subtract(starts, stops)
+        assert pauses.min() >= SETTINGS.shortest_pause > (sampling.frames - 1) * sampling.stride
 
 
-def test_no_snippet_holds_two_events(sampling):
+def test_no_snippet_shows_two_events(sampling):
     rng = np.random.default_rng(0)
     for video in plan_split(0, 60, 1, SETTINGS):
         N = SETTINGS.num_frames
         draws = rng.random((50, sampling.draws()))
         inputs = [train_frames(N, sampling, x) for x in draws]
         inputs += [val_frames(N, sampling), clips_of(N, 8, sampling)]
-        seen = [touched(video, snippet) for frames in inputs for snippet in frames]
-        assert max(map(len, seen)) == 1
-        assert set.union(*seen) == set(range(len(EVENTS)))
+        shown = [events_in(video, snippet) for frames in inputs for snippet in frames]
+        assert max(map(len, shown)) == 1
+        assert set.union(*shown) == set(range(len(EVENTS)))
 
 
-def test_every_test_group_sees_every_event(sampling):
+def test_every_group_of_test_clips_shows_every_event(sampling):
     for video in plan_split(1, 60, 1, SETTINGS):
         clips = clips_of(SETTINGS.num_frames, 8, sampling)
         for group in (clips[0::2], clips[1::2]):
-            assert [touched(video, clip) for clip in group] == [{e} for e in ORDERS[video.label]]
+            assert [events_in(video, clip) for clip in group] == [{e} for e in ORDERS[video.label]]
 
 
 def test_classes_are_orders_of_the_same_events():
@@ -75,7 +75,7 @@ def test_time_of_events_does_not_depend_on_the_class():
     assert len(starts) == 1
 
 
-def test_events_show_only_in_their_interval():
+def test_events_are_shown_in_their_interval_alone():
     video = plan_video(0, (3, 0, 0), SETTINGS)
     frames = draw(video, SETTINGS).astype(int)
     saturated = (frames.max(axis=3) - frames.min(axis=3) > 175).mean(axis=(1, 2)) > 0.01
@@ -85,7 +85,7 @@ def test_events_show_only_in_their_interval():
     assert (saturated == inside).mean() > 0.99
 
 
-def test_written_split_is_seeded_ordinary_h264(tmp_path):
+def test_a_split_is_written_as_h264_and_depends_on_its_seed_alone(tmp_path):
     for name in ("a", "b"):
         assert (
             len(list(write_split(tmp_path / name, "val", plan_split(1, 2, 7, SETTINGS), SETTINGS)))
