@@ -18,8 +18,8 @@ signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
 import sys  # noqa: E402
 
 from dsanet.engine.launch.signals import Signals  # noqa: E402
-from dsanet.engine.main import eval_main, guarded  # noqa: E402
+from dsanet.engine.main import eval_main, run_command  # noqa: E402
 
 if __name__ == "__main__":
     signals = Signals().install()
-    sys.exit(guarded(lambda: eval_main(signals)))
+    sys.exit(run_command(lambda: eval_main(signals)))

@@ -20,8 +20,8 @@ signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
 import sys  # noqa: E402
 
 from dsanet.engine.launch.signals import Signals  # noqa: E402
-from dsanet.engine.main import guarded, train_main  # noqa: E402
+from dsanet.engine.main import run_command, train_main  # noqa: E402
 
 if __name__ == "__main__":
     signals = Signals().install()
-    sys.exit(guarded(lambda: train_main(signals)))
+    sys.exit(run_command(lambda: train_main(signals)))

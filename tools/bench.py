@@ -23,7 +23,7 @@ from pathlib import Path
 from benches.report import Report
 
 from dsanet.engine.launch.distributed import use_device
-from dsanet.engine.main import guarded
+from dsanet.engine.main import run_command
 
 BENCHMARKS = {
     "model": "training step and 8x3 inference, compared with the released formulation",
@@ -95,4 +95,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_command(main))

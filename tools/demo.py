@@ -21,7 +21,7 @@ from demo_videos import VideoSettings, class_names, plan_split, write_split
 from rich.console import Console
 from rich.progress import track
 
-from dsanet.engine.main import guarded
+from dsanet.engine.main import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 # The demo's narrow network has too few channels for the paper's beta of 1/8.
@@ -106,4 +106,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_command(main))

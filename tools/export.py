@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dsanet import ModelError, build_model, load_weights
 from dsanet.engine.evaluation.trained_network import load_trained
-from dsanet.engine.main import guarded
+from dsanet.engine.main import run_command
 from dsanet.inference import ClipShape, export_onnx, export_program, fold_batch_norms
 from dsanet.recognizer import Recognizer
 
@@ -109,4 +109,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_command(main))

@@ -20,7 +20,7 @@ from dsanet.engine.evaluation.evaluate import EvalConfig
 from dsanet.engine.evaluation.predict import Prediction, predict
 from dsanet.engine.evaluation.trained_network import load_trained
 from dsanet.engine.launch.distributed import World, use_device
-from dsanet.engine.main import guarded
+from dsanet.engine.main import run_command
 
 
 def parse() -> argparse.Namespace:
@@ -65,4 +65,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_command(main))

@@ -1,8 +1,9 @@
-"""Checkpoints: written whole or not at all, checked before they are believed.
+"""Checkpoint files: written atomically, verified by a hash, pruned.
 
 A file is called `step-SSSSSSSSS-HHHHHHHHHHHHHHHH.pt`: the step after which it was taken and the
-head of its SHA-256. The name is given by one rename after the content is on the disk, so a file
-under such a name is complete, and a later change of any bit is found when it is read.
+first 16 digits of its SHA-256. It is renamed to this name once its content is on the disk, so a
+file with such a name is complete, and a later change of any bit is detected by `verify`.
+What a file contains is defined in `run_state`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,10 @@ from dsanet.errors import require
 
 NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 PARTIAL = ".partial"
-FORMAT = 1  # of a checkpoint's content
 
 
 class DamagedError(EngineError):
-    """A checkpoint is not what was written."""
+    """A checkpoint file is missing, changed or unreadable."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class CheckpointConfig:
     """When to save and what to keep.
 
     Attributes:
-        keep: newest checkpoints kept, besides the best one.
-        every_steps: also save every so many steps; 0: at the end of each epoch only.
-        every_minutes: also save when so much time has passed since the last save; 0: never.
+        keep: number of newest checkpoints to keep, besides the best one.
+        every_steps: also save each time this many steps are done; 0: only at the end of epochs.
+        every_minutes: also save when the last save is this long ago; 0: never.
     """
 
     keep: int = 2
@@ -70,14 +70,14 @@ def _digest(path: Path) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """Head of a checkpoint's SHA-256: what its name says, or what its content gives."""
+    """First 16 digits of a checkpoint's SHA-256, from its name or else from its content."""
     match = NAME.fullmatch(path.name)
     return match[2] if match else _digest(path)
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an OSError the path that it is about: one of a write or a sync knows none."""
+    """Add `path` to an OSError; those of a write or a sync do not name their file."""
     try:
         yield
     except OSError as error:
@@ -85,7 +85,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `path` so that a reader, or a crash at any instant, sees the old or the new content.
+    """Write a file so that a reader sees the old or the new content, after a crash too.
 
     Raises:
         OSError: naming `path`.
@@ -104,13 +104,15 @@ class CheckpointFolder:
     """The checkpoints of one run.
 
     Only one process may save; any may read.
+
+    keep: number of newest checkpoints to keep, besides the best one.
     """
 
     def __init__(self, path: Path, keep: int = 2) -> None:
         self.path = path
         self.keep = keep
 
-    def names(self) -> list[Path]:
+    def files(self) -> list[Path]:
         """All complete checkpoints, oldest first; of two of one step, the one saved later last."""
         return [path for _, _, path in self._listing()]
 
@@ -119,37 +121,37 @@ class CheckpointFolder:
         return sum(status.st_size for _, status, _ in self._listing())
 
     def _listing(self) -> list[tuple[int, os.stat_result, Path]]:
-        found = []
+        entries = []
         for path in self.path.iterdir() if self.path.is_dir() else ():
-            # Another process may prune what has just been listed.
+            # Another process may remove a file that has just been listed.
             with contextlib.suppress(FileNotFoundError):
                 if match := NAME.fullmatch(path.name):
-                    found.append((int(match[1]), path.stat(), path))
-        return sorted(found, key=lambda entry: (entry[0], entry[1].st_mtime_ns, entry[2]))
+                    entries.append((int(match[1]), path.stat(), path))
+        return sorted(entries, key=lambda entry: (entry[0], entry[1].st_mtime_ns, entry[2]))
 
-    def clean(self) -> None:
-        """Remove what a killed writer left behind."""
+    def remove_partial(self) -> None:
+        """Remove the unfinished files of a killed process."""
         for path in self.path.glob(f"*{PARTIAL}"):
             path.unlink(missing_ok=True)
 
-    def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write `state` under the step's name and drop what is no longer kept.
+    def save(self, step: int, content: Mapping[str, Any]) -> Path:
+        """Write a checkpoint and remove those that need not be kept; returns its file.
 
         Raises:
-            EngineError: when the disk refuses; the checkpoints before this one are untouched.
+            EngineError: when it cannot be written; the other checkpoints are not changed.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / f"step-{step:09d}.pt{PARTIAL}"
         try:
             with partial.open("wb") as file:
-                torch.save(state, file)
+                torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             raise EngineError(
-                f"cannot write a checkpoint to {self.path}: {error}; make room there, then run the "
-                "same command again: it continues from the checkpoint before"
+                f"{self.path}: cannot write a checkpoint ({error}); free some space there and run "
+                "the same command again: it continues from the last checkpoint"
             ) from error
         path = self.path / f"step-{step:09d}-{_digest(partial)}.pt"
         partial.replace(path)
@@ -157,12 +159,12 @@ class CheckpointFolder:
         self._prune(path)
         return path
 
-    def offer_best(self, path: Path, value: float | None) -> None:
-        """Remember `path` as the best so far if its validation score says so."""
+    def update_best(self, path: Path, score: float | None) -> None:
+        """Mark `path` as the best checkpoint if its score is higher than that of the best one."""
         best = self.best()
-        if value is None or (best is not None and value <= best[1]):
+        if score is None or (best is not None and score <= best[1]):
             return
-        content = json.dumps({"file": path.name, "value": value})
+        content = json.dumps({"file": path.name, "value": score})
         write_atomic(self.path / "best.json", content.encode())
 
     def best(self) -> tuple[Path, float] | None:
@@ -172,77 +174,86 @@ class CheckpointFolder:
             return None
         try:
             content = json.loads(mark.read_text())
-            path, value = self.path / content["file"], float(content["value"])
-        except (ValueError, KeyError, TypeError):  # emptied by a crash of the machine
+            path, score = self.path / content["file"], float(content["value"])
+        except (ValueError, KeyError, TypeError):  # truncated by a crash of the machine
             return None
-        return (path, value) if path.is_file() else None
+        return (path, score) if path.is_file() else None
 
     def _prune(self, new: Path) -> None:
         best = self.best()
-        kept = {new, best[0]} if best else {new}
-        for path in self.names()[: -max(self.keep, 1)]:
-            if path not in kept:
+        keep = {new, best[0]} if best else {new}
+        for path in self.files()[: -max(self.keep, 1)]:
+            if path not in keep:
                 path.unlink(missing_ok=True)
 
-    def newest(self, say: Callable[[str], None], *, mend: bool = False) -> dict[str, Any] | None:
-        """State of the newest undamaged checkpoint, or None for a fresh folder.
+    def newest_intact(
+        self, report: Callable[[str], None], *, set_aside: bool = False
+    ) -> Path | None:
+        """The newest checkpoint whose content matches its name, or None if there are none at all.
 
-        A damaged one is named through `say` and the one before it is taken; `mend` also renames it,
-        so that it is never taken for one again.
+        report: called with a warning for each damaged checkpoint.
+        set_aside: rename damaged checkpoints, so that they are not tried again.
 
         Raises:
-            EngineError: when there are checkpoints and none can be read, or the newest is of
-                another version of the project.
+            EngineError: when all checkpoints are damaged.
         """
-        names = self.names()
-        for path in reversed(names):
+        files = self.files()
+        for path in reversed(files):
             try:
-                return load_checkpoint(path)
+                verify(path)
             except DamagedError as error:
-                say(f"WARNING: {error}; taking the checkpoint before it")
-                if mend:
+                report(f"WARNING: {error}; using the checkpoint before it")
+                if set_aside:
                     path.rename(path.with_suffix(".damaged"))
-        if names:
+            else:
+                return path
+        if files:
             raise EngineError(
-                f"all {len(names)} checkpoints in {self.path} are damaged: give another --out to "
-                "start anew"
+                f"{self.path}: all {len(files)} checkpoints are damaged; start again with another "
+                "--out"
             )
         return None
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, after checking the hash in its name if it has one.
+def verify(path: Path) -> None:
+    """Check a checkpoint's content against the hash in its name, if it has one.
 
     Raises:
-        EngineError: when the file is missing, damaged, or not one of ours.
+        DamagedError: when the file is missing or its hash is another one.
+    """
+    match = NAME.fullmatch(path.name)
+    try:
+        damaged = match is not None and _digest(path) != match[2]
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path}: no such checkpoint") from error
+    if damaged:
+        raise DamagedError(f"{path}: damaged, its content does not match the hash in its name")
+
+
+def load_file(path: Path) -> Any:
+    """Load a file of torch.save onto the CPU, if it holds tensors and plain values only.
+
+    Raises:
+        DamagedError: when it is missing or cannot be read.
     """
     if not path.is_file():
-        raise DamagedError(f"no checkpoint at {path}; give a run folder or a .pt file")
-    match = NAME.fullmatch(path.name)
-    if match and _digest(path) != match[2]:
-        raise DamagedError(f"checkpoint {path} is damaged: its content does not match its name")
+        raise DamagedError(f"{path}: no such checkpoint; give a run folder or a .pt file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch would advise to open it all the same
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's message advises to load it without the check
         raise DamagedError(
-            f"checkpoint {path} cannot be read: it is no file of torch.save, or holds more than "
-            "tensors and plain values; give a run folder, or one of its .pt files"
+            f"{path}: cannot be read, it was not written by torch.save or contains more than "
+            "tensors and plain values; give a run folder, or a .pt file of one"
         ) from error
-    except Exception as error:  # torch raises whatever the broken byte leads to
+    except Exception as error:  # a damaged file leads torch to many kinds of errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(f"checkpoint {path} cannot be read: {reason}") from error
-    if not isinstance(state, dict) or "format" not in state:
-        raise EngineError(f"{path} was not written by train.py: it holds no state of a run")
-    if state["format"] != FORMAT:
-        raise EngineError(
-            f"{path} has format {state['format']}, this version of the project reads {FORMAT}: "
-            "use the one that wrote it (environment.json of its run names the commit)"
-        )
-    return state
+        raise DamagedError(f"{path}: cannot be read ({reason}); give another checkpoint") from error
 
 
 def find_checkpoint(path: Path, which: str) -> Path:
-    """The checkpoint file that a run folder or file name means.
+    """The checkpoint file for a run folder, or `path` itself if it is a file.
+
+    which: `last` or `best`, for a run folder.
 
     Raises:
         EngineError: when there is none.
@@ -250,10 +261,13 @@ def find_checkpoint(path: Path, which: str) -> Path:
     if path.is_file():
         return path
     folder = CheckpointFolder(path / "checkpoints")
-    if not path.is_dir() or not folder.names():
-        raise EngineError(f"no checkpoint in {path}: give a run folder that train.py has written")
+    if not path.is_dir() or not folder.files():
+        raise EngineError(f"{path}: no checkpoint there; give the run folder of train.py")
     if which == "last":
-        return folder.names()[-1]
+        return folder.files()[-1]
     if (best := folder.best()) is None:
-        raise EngineError(f"{path} marks no best checkpoint: it was trained without validation")
+        raise EngineError(
+            f"{path}: no checkpoint is marked as the best, it was trained without validation; use "
+            "--which last"
+        )
     return best[0]

@@ -1,47 +1,54 @@
-"""The dump of a step that was not finite: a state that training can begin with again."""
+"""The checkpoint written when the loss is not finite: training can start from it again."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 
 from dsanet.engine.checkpoint import CheckpointFolder
 from dsanet.engine.errors import EngineError
+from dsanet.engine.run_state import CheckpointContent, Weights, read_checkpoint
 
-Weights = dict[str, torch.Tensor]
 
+def replace_nonfinite(
+    content: CheckpointContent, checkpoints: CheckpointFolder
+) -> tuple[CheckpointContent, str]:
+    """Replace the numbers of a run's state that are not finite, and describe how; "" if none are.
 
-def mended(state: dict[str, Any], checkpoints: CheckpointFolder) -> tuple[dict[str, Any], str]:
-    """A run's state with finite numbers in place of what the step has spoilt, and a note of them.
-
-    The forward pass that was not finite has gone into BatchNorm's running statistics and from there
-    into the averaged weights; training reads neither, so the dump shows the failure all the same.
+    A forward pass with a result that is not finite has changed BatchNorm's running statistics, and
+    through them the averaged weights. Training does not read either, so it fails in the same way
+    when it starts from the replaced ones.
     """
-    if not (_spoilt(state["model"]) or _spoilt(state["average"])):
-        return state, ""
-    try:
-        sound = checkpoints.newest(lambda _: None) or {}
-    except EngineError:  # none that can be read
-        sound = {}
-    model = _filled(state["model"], sound.get("model") or _fresh(state["model"]))
-    average = state["average"]
+    model, average = content["model"], content["average"]
+    if not (_nonfinite(model) or _nonfinite(average)):
+        return content, ""
+    newest = _newest(checkpoints)
+    model = _filled(model, newest["model"] if newest else _initial(model))
     if average:
-        average = _filled(average, sound.get("average") or model)
-    source = "the newest checkpoint" if sound else "a new network"
-    told = f" (with BatchNorm's statistics, which the step has spoilt, of {source})"
-    return state | {"model": model, "average": average}, told
+        average = _filled(average, (newest["average"] if newest else None) or model)
+    source = "the newest checkpoint" if newest else "a new network"
+    note = f" (BatchNorm's statistics were not finite, they are those of {source})"
+    return {**content, "model": model, "average": average}, note
 
 
-def _spoilt(weights: Weights | None) -> list[str]:
-    return [k for k, v in (weights or {}).items() if not torch.isfinite(v).all()]
+def _newest(checkpoints: CheckpointFolder) -> CheckpointContent | None:
+    try:
+        path = checkpoints.newest_intact(lambda warning: None)
+        return read_checkpoint(path) if path else None
+    except EngineError:  # all are damaged
+        return None
 
 
-def _filled(weights: Weights, sound: Weights) -> Weights:
-    return weights | {name: sound[name] for name in _spoilt(weights)}
+def _nonfinite(weights: Weights | None) -> list[str]:
+    return [name for name, v in (weights or {}).items() if not torch.isfinite(v).all()]
 
 
-def _fresh(weights: Weights) -> Weights:
-    """What BatchNorm begins with: variance 1; mean 0."""
-    fill = {True: torch.ones_like, False: torch.zeros_like}
-    return {name: fill[name.endswith("running_var")](weights[name]) for name in _spoilt(weights)}
+def _filled(weights: Weights, other: Weights) -> Weights:
+    return weights | {name: other[name] for name in _nonfinite(weights)}
+
+
+def _initial(weights: Weights) -> Weights:
+    """BatchNorm's initial statistics: a variance of 1, a mean of 0."""
+    return {
+        name: torch.ones_like(value) if name.endswith("running_var") else torch.zeros_like(value)
+        for name, value in weights.items()
+    }

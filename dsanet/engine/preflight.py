@@ -1,4 +1,4 @@
-"""What is tried before hours are spent: shards, disk, one step and one validation batch."""
+"""Checks before a run: shards, disk space, one training step and one validation batch."""
 
 from __future__ import annotations
 
@@ -24,39 +24,40 @@ GIB = 2**30
 
 
 def preflight(training: Training) -> None:
-    """Try everything that could fail later, and estimate time and disk of the rest of the run.
+    """Try what could fail later in the run, and print the time and disk space it will need.
 
-    The run itself is not touched: buffers are put back, and generators are seeded at each step.
+    The run is not changed: buffers are restored, and generators are seeded at each step anyway.
 
     Raises:
-        EngineError: naming what would have failed.
+        EngineError: naming what would fail.
     """
-    t = training
-    for split in [t.split, *([t.validator.split] if t.validator else [])]:
+    state, validator, console = training.state, training.validator, training.console
+    for split in [state.split, *([validator.split] if validator else [])]:
         check_tars(split)
-        if t.config.loader.reader == "webdataset":
+        if training.config.loader.reader == "webdataset":
             check_idx_files(split)
-    size = sum(tensor.nbytes for tensor in _tensors(t.state()))
-    check_disk(t, size)
-    step, validation = rehearse(t)
-    if t.samples >= t.layout.total:
+    size = sum(tensor.nbytes for tensor in _tensors(state.state_dict()))
+    check_disk(training, size)
+    step, validation = time_step_and_validation(training)
+    if state.samples >= state.layout.total:
         return
-    t.console.say(estimate(t, step, validation, size))
-    if (speed := allreduce_speed(t)) is not None:
-        t.console.say(f"all-reduce of gradients: {speed:.1f} GB/s over {t.world.size} processes")
+    console.say(estimate(training, step, validation, size))
+    if (speed := allreduce_speed(training)) is not None:
+        count = training.world.size
+        console.say(f"all-reduce of gradients: {speed:.1f} GB/s over {count} processes")
 
 
 def check_tars(split: Split) -> None:
-    """Refuse a split whose tars are not there in full, by their sizes.
+    """Check the size of every tar of a split.
 
     Raises:
-        EngineError: naming the first tar.
+        EngineError: naming the first one that is missing or of another size.
     """
     for path, entry in zip(split.tars, split.manifest["tars"], strict=True):
         size = path.stat().st_size if path.is_file() else -1
         if size != entry["size"]:
-            state = "is missing" if size < 0 else f"has {size} bytes, not {entry['size']}"
-            raise EngineError(f"{path} {state}: copy it again, or python tools/shard.py verify")
+            state = "missing" if size < 0 else f"has {size} bytes instead of {entry['size']}"
+            raise EngineError(f"{path}: {state}; copy it again, or run tools/shard.py verify")
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -67,39 +68,49 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
 
 
-def check_disk(t: Training, size: int) -> None:
-    """Refuse a run folder without room for its checkpoints.
+def check_disk(training: Training, size: int) -> None:
+    """Check that the disk of the run folder has space for its checkpoints.
+
+    size: bytes of one checkpoint.
 
     Raises:
-        EngineError: with the room there is and the room that is needed.
+        EngineError: with the free and the needed space.
     """
-    # While one checkpoint is written the ones to keep and the best one are there; those that are
-    # there already will make room.
-    needed = size * (t.config.checkpoint.keep + 2)
-    free = shutil.disk_usage(t.folder.path).free + t.folder.checkpoints.size()
+    # While one is written there are also the best one and those to keep. The present ones will be
+    # removed, so their space counts as free.
+    folder, keep = training.folder, training.config.checkpoint.keep
+    needed = size * (keep + 2)
+    free = shutil.disk_usage(folder.path).free + folder.checkpoints.size()
     if free < needed:
         raise EngineError(
-            f"{t.folder.path} has {free / GIB:.2f} GiB free, its checkpoints need "
-            f"{needed / GIB:.2f}: make room, or lower --checkpoint.keep"
+            f"{folder.path}: {free / GIB:.2f} GiB are free, its checkpoints need "
+            f"{needed / GIB:.2f} GiB; free some space, or lower --checkpoint.keep"
         )
 
 
-def _clips(t: Training, videos: int) -> torch.Tensor:
-    sampling, size = t.config.sampling, t.config.augment.size
+def _noise(training: Training, videos: int) -> torch.Tensor:
+    """Random uint8 clips (videos, U, T, size, size, 3)."""
+    sampling, size = training.config.sampling, training.config.augment.size
     shape = (videos, sampling.segments, sampling.frames, size, size, 3)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, device=t.world.device)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, device=training.world.device)
 
 
-def estimate(t: Training, step: float, validation: float, size: int) -> str:
-    """Time and disk of the rest of the run, from the seconds of a step and of a validation."""
-    steps, rounds = (t.layout.total - t.samples) // t.layout.videos, validations_left(t)
+def estimate(training: Training, step: float, validation: float, size: int) -> str:
+    """One line on the time and disk space of the rest of the run.
+
+    step, validation: seconds of a step and of a validation; size: bytes of a checkpoint.
+    """
+    layout = training.state.layout
+    steps = (layout.total - training.state.samples) // layout.videos
+    validations = validations_left(training)
     parts = [f"{steps} steps of {1000 * step:.0f} ms"]
-    if rounds:
-        parts.append(f"{rounds} validation{'s' if rounds > 1 else ''} of {_clock(validation)}")
-    kept = t.config.checkpoint.keep + 1
+    if validations:
+        plural = "s" if validations > 1 else ""
+        parts.append(f"{validations} validation{plural} of {_clock(validation)}")
+    total = _clock(steps * step + validations * validation)
     return (
-        f"estimate: {' and '.join(parts)}, {_clock(steps * step + rounds * validation)} to the end "
-        f"where data keep up; {kept} checkpoints of {size / GIB:.2f} GiB"
+        f"estimate: {' and '.join(parts)}, {total} in all if loading keeps up; "
+        f"{training.config.checkpoint.keep + 1} checkpoints of {size / GIB:.2f} GiB"
     )
 
 
@@ -107,37 +118,43 @@ def _clock(seconds: float) -> str:
     return str(datetime.timedelta(seconds=math.ceil(seconds)))
 
 
-def validations_left(t: Training) -> int:
-    """How often the validation split will be scored."""
-    if t.validator is None:
+def validations_left(training: Training) -> int:
+    """Number of validations in the rest of the run."""
+    if training.validator is None:
         return 0
-    every, epochs = t.config.validation.every, t.layout.epochs
-    return sum(e % every == 0 or e == epochs for e in range(t.validated + 1, epochs + 1))
+    every, epochs = training.config.validation.every, training.state.layout.epochs
+    rest = range(training.state.validated + 1, epochs + 1)
+    return sum(epoch % every == 0 or epoch == epochs for epoch in rest)
 
 
-def rehearse(t: Training) -> tuple[float, float]:
-    """Run a step's passes and a validation batch on noise; seconds of a step and a validation.
+def time_step_and_validation(training: Training) -> tuple[float, float]:
+    """Seconds of a training step and of a validation, both on noise.
 
     Raises:
-        EngineError: when the network gives something else than finite logits.
+        EngineError: when the loss is not finite.
     """
-    buffers = copy.deepcopy(dict(t.model.named_buffers()))
-    t.model.train()
-    step = _timed(lambda: _passes(t)) * t.layout.accumulation
-    t.optimizer.zero_grad(set_to_none=True)
-    for name, buffer in t.model.named_buffers():
+    state = training.state
+    buffers = copy.deepcopy(dict(state.model.named_buffers()))
+    state.model.train()
+    step = _time(lambda: _forward_and_backward(training)) * state.layout.accumulation
+    state.optimizer.zero_grad(set_to_none=True)
+    for name, buffer in state.model.named_buffers():
         buffer.copy_(buffers[name])
     validation = 0.0
-    if (v := t.validator) is not None:
-        clips = _clips(t, v.loader.batch_size)
-        validation = _timed(lambda: v.rehearse(t.judged, clips)) * len(v.loader)
-    t.model.train()
+    if (validator := training.validator) is not None:
+        clips = _noise(training, validator.loader.batch_size)
+        batch = _time(lambda: validator.rehearse(state.evaluated_model, clips))
+        validation = batch * len(validator.loader)
+    state.model.train()
     return step, validation
 
 
-def _timed(action: Callable[[], None], rounds: int = 3) -> float:
-    """Seconds of an action that waits for the device: the least of some, after a first one that
-    compiles and picks algorithms. As many on every process, which meet in them."""
+def _time(action: Callable[[], None], rounds: int = 3) -> float:
+    """The shortest time in seconds of an action that waits for the device.
+
+    A first call, which compiles and chooses algorithms, is not timed. Every process makes the same
+    number of calls, since collectives may be part of them.
+    """
     action()
     seconds = []
     for _ in range(rounds):
@@ -147,26 +164,28 @@ def _timed(action: Callable[[], None], rounds: int = 3) -> float:
     return min(seconds)
 
 
-def _passes(t: Training) -> None:
-    labels = torch.zeros(t.layout.micro, dtype=torch.int64, device=t.world.device)
-    with autocast(t.precision, t.world.device):
-        logits = t.network(_clips(t, t.layout.micro))
+def _forward_and_backward(training: Training) -> None:
+    state, device = training.state, training.world.device
+    labels = torch.zeros(state.layout.micro, dtype=torch.int64, device=device)
+    with autocast(state.precision, device):
+        logits = training.network(_noise(training, state.layout.micro))
     loss = cross_entropy(logits.float(), Targets(labels), 0.0)
     loss.backward()
-    finite = bool(torch.isfinite(loss))  # waits for the device, too
-    if not finite and not t.samples:
+    finite = bool(torch.isfinite(loss))  # also waits for the device
+    if not finite and not state.samples:
         raise EngineError(
-            "the network gives no finite loss on noise: the weights or the precision are at fault "
-            "(try --runtime.precision fp32)"
+            "preflight: the loss on noise is not finite; check --weights, or try "
+            "--runtime.precision fp32"
         )
 
 
-def allreduce_speed(t: Training, rounds: int = 5) -> float | None:
-    """Bus bandwidth of an all-reduce as large as the gradients in GB/s, where there are GPUs."""
-    if t.world.size == 1 or t.world.device.type != "cuda":
+def allreduce_speed(training: Training, rounds: int = 5) -> float | None:
+    """Bus bandwidth in GB/s of an all-reduce as large as the gradients; None without GPUs."""
+    world = training.world
+    if world.size == 1 or world.device.type != "cuda":
         return None
-    count = sum(p.numel() for p in t.model.parameters())
-    buffer = torch.zeros(count, device=t.world.device)
+    count = sum(p.numel() for p in training.state.model.parameters())
+    buffer = torch.zeros(count, device=world.device)
     dist.all_reduce(buffer)
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -174,4 +193,4 @@ def allreduce_speed(t: Training, rounds: int = 5) -> float | None:
         dist.all_reduce(buffer)
     torch.cuda.synchronize()
     seconds = (time.perf_counter() - start) / rounds
-    return 2 * (t.world.size - 1) / t.world.size * buffer.nbytes / seconds / 1e9
+    return 2 * (world.size - 1) / world.size * buffer.nbytes / seconds / 1e9

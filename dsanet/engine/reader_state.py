@@ -1,82 +1,86 @@
-"""Where the readers of all processes stand: kept in checkpoints, so that nothing is read twice.
+"""The state of each process's webdataset reader: saved, so that nothing has to be read again.
 
-Only the webdataset reader has such a place; the other one goes to any sample at once.
+Only this reader needs it; the other one starts at any sample directly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
 
+from dsanet.engine.environment import dali_version, versions
 from dsanet.engine.launch.distributed import World
+from dsanet.engine.run_state import CheckpointContent, ReaderStates
 from pipelines import Batch, LoaderError, TrainLoader
 
-Places = dict[str, Any]
+SKIPS = "it skips the videos of this epoch that are done, which takes a while"
 
 
-def gather_places(world: World, place: bytes | None, samples: int) -> Places | None:
-    """The readers' places after `samples`, as a checkpoint holds them; every process must call it.
+def gather_states(world: World, own: bytes | None, samples: int) -> ReaderStates | None:
+    """The readers' states of all processes for a checkpoint; every process must call it.
 
-    place: `Batch.state` of the last batch that this process has trained on. None where a process
-    has none.
+    own: `Batch.state` of the last batch that this process has trained on, if there is one.
+
+    Returns None if a process has none.
     """
-    places = world.gather_bytes(place or b"")
-    if not all(places):
+    gathered = world.gather_bytes(own or b"")
+    if not all(gathered):
         return None
-    states = [torch.from_numpy(np.frombuffer(p, np.uint8).copy()) for p in places]
+    states = [torch.from_numpy(np.frombuffer(state, np.uint8).copy()) for state in gathered]
     return {"samples": samples, "states": states}
 
 
-def own_place(
-    state: dict[str, Any], world: World, dali: str | None, say: Callable[[str], None]
+def own_state(
+    content: CheckpointContent, world: World, report: Callable[[str], None]
 ) -> bytes | None:
-    """This process's part of a checkpoint's `state`, if it fits this run; says so if it does not.
+    """This process's reader state in a checkpoint, or None where this run cannot use it.
 
-    dali: version of DALI now; another one may keep its places in another way.
+    report: is called with a line that says which of the two it is.
     """
-    kept, before = state.get("readers"), dali_version(state["versions"])
-    if kept is None or kept["samples"] != state["samples"]:
-        why = "the checkpoint does not say where it stood"
-    elif len(kept["states"]) != world.size:
-        # The order depends on their number, too.
-        why = (
-            f"its place was kept by {len(kept['states'])} processes, these are {world.size}, so "
-            "that some videos of this epoch come twice and some not at all"
+    readers = content["readers"]
+    problem = _why_unusable(content, world)
+    if readers is None or problem:
+        report(f"WARNING: reader: {problem}; {SKIPS}")
+        return None
+    report("reader: each process continues from its saved state")
+    return bytes(readers["states"][world.rank].numpy())
+
+
+def _why_unusable(content: CheckpointContent, world: World) -> str | None:
+    readers = content["readers"]
+    if readers is None or readers["samples"] != content["samples"]:
+        return "the checkpoint has no state of it"
+    if (count := len(readers["states"])) != world.size:  # the order depends on it
+        return (
+            f"the checkpoint was saved by {count} processes, now there are {world.size}, so that "
+            "some videos of this epoch are used twice and some not at all"
         )
-    elif before != dali:
-        why = f"its place was kept by DALI {before}, this is {dali}"
-    else:
-        say("reader: each process goes on where it stood")
-        return bytes(kept["states"][world.rank].numpy())
-    say(f"WARNING: reader: {why}; it passes over as many videos as were seen, which takes a while")
+    saved, now = dali_version(content["versions"]), dali_version(versions())
+    if saved != now:
+        return f"the checkpoint was saved with DALI {saved}, this is DALI {now}"
     return None
 
 
-def dali_version(versions: dict[str, str]) -> str | None:
-    """Version of DALI among those of a run."""
-    return next((v for name, v in versions.items() if name.startswith("nvidia-dali")), None)
-
-
 def open_epoch(
-    loader: TrainLoader, epoch: int, start: int, place: bytes | None, say: Callable[[str], None]
+    loader: TrainLoader,
+    epoch: int,
+    start: int,
+    state: bytes | None,
+    report: Callable[[str], None],
 ) -> Iterator[Batch]:
-    """Batches of an epoch from position `start`, where the reader is put to its `place` if it can.
+    """Batches of an epoch from position `start` on, from the reader's `state` if DALI takes it.
 
     Raises:
-        LoaderError: when there is no such position.
+        LoaderError: when the epoch has no such position.
     """
-    if place is not None:
+    if state is not None:
         try:
-            return loader.epoch(epoch, start, place)
+            return loader.epoch(epoch, start, state)
         except LoaderError:
             raise
-        except (RuntimeError, ValueError) as error:  # whatever DALI finds in it
-            why = str(error).splitlines()[0]
-            say(
-                f"WARNING: reader: DALI refuses its place ({why}); it passes over as many videos "
-                "as were seen"
-            )
+        except (RuntimeError, ValueError) as error:  # from DALI
+            reason = str(error).splitlines()[0]
+            report(f"WARNING: reader: DALI refuses its saved state ({reason}); {SKIPS}")
     return loader.epoch(epoch, start)

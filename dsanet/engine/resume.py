@@ -1,25 +1,25 @@
-"""Continuing a run: the same one, on the same data, from its newest sound checkpoint."""
+"""Continuing a run: with the same settings, on the same data, from its newest intact checkpoint."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from dsanet.engine.checkpoint import find_checkpoint, load_checkpoint
+from dsanet.engine.checkpoint import find_checkpoint, verify
 from dsanet.engine.config import TrainConfig, load_saved, plain
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.launch.distributed import World
-from dsanet.engine.optim import zero_momentum
-from dsanet.engine.reader_state import dali_version, own_place
-from dsanet.engine.run_folder import RunFolder, versions
+from dsanet.engine.reader_state import own_state
+from dsanet.engine.run_folder import RunFolder
+from dsanet.engine.run_state import CheckpointContent, read_checkpoint
 from dsanet.engine.setup import Training
+from dsanet.errors import UserError
 
-# What a run may not change once it has begun: its steps would no longer be those of one run.
+Report = Callable[[str], None]
+
+# Settings that a run keeps for life: with another value its steps would be those of another run.
 FIXED = (
     "model",
     "network",
@@ -34,159 +34,139 @@ FIXED = (
 )
 
 
-def _at(content: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        content = content[part]
-    return content
+def on_first_process(world: World, action: Callable[[], str]) -> str:
+    """Run `action` on rank 0 alone; returns its result, or raises its error, on all processes.
+
+    Raises:
+        EngineError, UsageError: what `action` has raised on rank 0.
+    """
+    outcome = {"result": "", "error": "", "exit_code": 0}
+    if world.main:
+        try:
+            outcome["result"] = action()
+        except UserError as error:
+            outcome |= {"error": str(error), "exit_code": error.exit_code}
+    outcome = json.loads(world.broadcast(json.dumps(outcome).encode()))
+    if outcome["exit_code"] == UsageError.exit_code:
+        raise UsageError(outcome["error"])
+    if outcome["exit_code"]:
+        raise EngineError(outcome["error"])
+    return str(outcome["result"])
 
 
-def check_same_run(old: dict[str, Any], wanted: TrainConfig) -> None:
-    """Refuse to continue a run, of which the settings were `old`, as another one.
+def open_folder(
+    config: TrainConfig, world: World, processes: list[str], report: Report = print
+) -> None:
+    """Create the run folder, or check that it belongs to this run, and record this start.
+
+    processes: host and device of each, for the record.
+
+    Raises:
+        UsageError: when the folder belongs to another run.
+        EngineError: when it cannot be written.
+    """
+
+    def prepare() -> str:
+        folder = RunFolder(config.out)
+        if folder.checkpoints.files():
+            check_same_run(_saved_settings(folder, report), config)
+        folder.prepare(config, processes, report)
+        return ""
+
+    on_first_process(world, prepare)
+
+
+def _saved_settings(folder: RunFolder, report: Report) -> dict[str, Any]:
+    """Settings of the run in a folder, from its checkpoint where config.yaml is damaged."""
+    try:
+        return dict(plain(load_saved(folder.config)))
+    except UsageError as error:
+        report(f"WARNING: {error}; using the settings in the newest checkpoint instead")
+    newest = folder.checkpoints.newest_intact(report)
+    assert newest is not None, "the caller has seen a checkpoint"
+    return read_checkpoint(newest)["config"]
+
+
+def check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
+    """Refuse to continue a run that was started with `saved` settings as another one.
 
     Raises:
         UsageError: naming the first key that differs.
     """
-    new = plain(wanted)
     for key in FIXED:
-        before, now = _at(old, key), _at(new, key)
+        before, now = _lookup(saved, key), _lookup(plain(config), key)
         if before == now:
             continue
         if isinstance(before, dict):
-            part = next(k for k in [*now, *before] if before.get(k) != now.get(k))
-            key, before, now = f"{key}.{part}", before.get(part), now.get(part)
+            name = next(k for k in [*now, *before] if before.get(k) != now.get(k))
+            key, before, now = f"{key}.{name}", before.get(name), now.get(name)
         raise UsageError(
-            f"{wanted.out} was begun with {key} = {before}, now it is {now}: continue it as it "
-            "was, or give another --out"
+            f"{config.out}: was started with {key} = {before}, now {key} = {now}; continue it with "
+            "the same value, or give another --out"
         )
 
 
-def _begun_with(folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any]:
-    """Settings of the run in a folder: those of its checkpoint where config.yaml is damaged."""
-    try:
-        return dict(plain(load_saved(folder.config)))
-    except UsageError as error:
-        say(f"WARNING: {error}; going by the newest checkpoint, and writing it anew")
-    state = folder.checkpoints.newest(say)
-    assert state is not None  # or it would have raised
-    return dict(state["config"])
-
-
-def open_folder(
-    config: TrainConfig,
-    world: World,
-    processes: list[str],
-    say: Callable[[str], None] = print,
-) -> None:
-    """Create the run folder, or check that it is this run's, and note the start.
-
-    Raises:
-        UsageError: when the folder holds another run.
-    """
-    folder = RunFolder(config.out)
-    if folder.checkpoints.names():
-        check_same_run(_begun_with(folder, say), config)
-    world.barrier()
-    if world.main:
-        folder.prepare(config, processes, say)
+def _lookup(settings: dict[str, Any], key: str) -> Any:
+    for name in key.split("."):
+        settings = settings[name]
+    return settings
 
 
 def restore(training: Training) -> None:
-    """Continue from the newest sound checkpoint, if there is one.
+    """Continue from the newest intact checkpoint of the run, or from `resume`, if there is one.
 
     Raises:
         EngineError: when the checkpoint belongs to other data or another network.
     """
-    config, folder = training.config, training.folder
-    state = folder.checkpoints.newest(training.console.say, mend=training.world.main)
-    if state is None and config.resume:
-        state = load_checkpoint(find_checkpoint(Path(config.resume), "last"))
-    if state is not None:
-        _take(state, training)
-    _check_agreement(training)
-    if training.world.main:  # without a checkpoint, too: a kill may have come before the first
-        folder.cut(training.samples, training.validated, training.console.say)
-    if state is None:
-        return
-    names = folder.checkpoints.names()
-    if training.world.main and names:  # a kill may have come before the mark
-        folder.checkpoints.offer_best(names[-1], state["score"])
-    training.console.say(
-        f"continuing after step {training.step} (epoch {training.epoch:.2f}), "
-        f"{training.samples} videos"
-    )
-
-
-def _take(state: dict[str, Any], training: Training) -> None:
-    config = training.config
-    _check_data(state, training)
-    load_weights_into(training.model, state["model"], config.out)
-    if training.average:  # switched on just now, it begins with the weights as they are
-        training.average.model.load_state_dict(state["average"] or state["model"])
-    load_optimizer(training.optimizer, state["optimizer"], config.out)
-    if state.get("precision") == training.precision:  # a scale is good for its precision alone
-        training.scaler.load_state_dict(state["scaler"])
-    training.samples, training.validated = state["samples"], state["validated"]
-    if (
-        config.loader.reader == "webdataset"
-        and training.samples % training.layout.samples_per_epoch
-    ):
-        dali = dali_version(versions())
-        training.place = own_place(state, training.world, dali, training.console.say)
-
-
-def _check_agreement(training: Training) -> None:
-    """Refuse to go on from different checkpoints, as a folder listed late would have it."""
-    here = np.array([training.samples], np.int64)
-    positions = [int(p[0]) for p in training.world.gather(here)]
-    if len(set(positions)) > 1:
-        told = ", ".join(f"rank {rank} at {at}" for rank, at in enumerate(positions))
-        raise EngineError(
-            f"the processes found different checkpoints in {training.folder.checkpoints.path} "
-            f"(videos trained on: {told}): its file system shows them late, run the same command "
-            "again"
+    config, state = training.config, training.state
+    path = pick_checkpoint(training)
+    content = read_checkpoint(path) if path else None
+    if path and content:
+        state.load_state_dict(content, path)
+        in_mid_epoch = state.samples % state.layout.samples_per_epoch
+        if config.loader.reader == "webdataset" and in_mid_epoch:
+            state.reader = own_state(content, training.world, training.console.say)
+    if training.world.main:
+        _repair_folder(training, content)
+    if content:
+        training.console.say(
+            f"continuing after step {state.step} (epoch {state.epoch:.2f}), {state.samples} videos"
         )
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: str) -> None:
-    """Load momentum; settings such as weight decay stay as they are configured now.
+def pick_checkpoint(training: Training) -> Path | None:
+    """The checkpoint to start from: rank 0 chooses and verifies it, and tells all others.
 
     Raises:
-        EngineError: when the parameters were grouped in another way.
+        EngineError: when all checkpoints are damaged, or this process does not see the chosen one.
     """
-    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    try:
-        optimizer.load_state_dict(state)
-    except ValueError as error:
-        raise EngineError(
-            f"the checkpoint of {source} groups its parameters in another way: continue with the "
-            "same --optim.decay_norm_and_bias"
-        ) from error
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
-        group.update(settings)
-    zero_momentum(optimizer)
+    checkpoints, resume = training.folder.checkpoints, training.config.resume
 
+    def choose() -> str:
+        path = checkpoints.newest_intact(training.console.say, set_aside=True)
+        if path is None and resume:
+            path = find_checkpoint(Path(resume), "last")
+            verify(path)
+        return str(path or "")
 
-def _check_data(state: dict[str, Any], training: Training) -> None:
-    videos, classes = len(training.split), list(training.split.classes)
-    if state["videos"] != videos or state["classes"] != classes:
+    name = on_first_process(training.world, choose)
+    if not name:
+        return None
+    if not Path(name).is_file():
         raise EngineError(
-            f"{training.config.out} was trained on {state['videos']} videos of "
-            f"{len(state['classes'])} classes, {training.config.data} has {videos} of "
-            f"{len(classes)}: give it the same shards, or another --out"
+            f"{name}: rank {training.world.rank} does not see this file, rank 0 does; the file "
+            "system may show new files late: run the same command again"
         )
+    return Path(name)
 
 
-def load_weights_into(model: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
-    """Load a state dict that must fit exactly.
+def _repair_folder(training: Training, content: CheckpointContent | None) -> None:
+    """Bring records and mark of the best checkpoint to the position that the run continues from.
 
-    Raises:
-        EngineError: when it belongs to another architecture, naming the first difference.
+    A run may have been killed between a checkpoint and its mark, or before its first checkpoint.
     """
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise EngineError(
-            f"the checkpoint of {source} belongs to another network than {type(model).__name__} "
-            f"as configured: {lines[0] if lines else error}"
-        ) from error
+    folder, state = training.folder, training.state
+    folder.truncate_metrics(state.samples, state.validated, training.console.say)
+    files = folder.checkpoints.files()
+    if content and files:
+        folder.checkpoints.update_best(files[-1], content["score"])

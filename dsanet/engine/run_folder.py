@@ -1,73 +1,28 @@
-"""What a run leaves on disk besides its checkpoints."""
+"""The files of a run besides its checkpoints: settings, metrics, environment."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import platform
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dsanet.engine.checkpoint import CheckpointFolder, naming, write_atomic
 from dsanet.engine.config import TrainConfig, dump
+from dsanet.engine.environment import git_state, versions
 from dsanet.engine.errors import EngineError, UsageError
-
-PACKAGES = ("torch", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "webdataset", "av")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    found["torch"] = str(torch.__version__)  # names the build, too: +cpu, +cu130
-    if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-        found["cudnn"] = str(torch.backends.cudnn.version())
-    return found
-
-
-def _git(*words: str) -> str | None:
-    folder = Path(__file__).resolve().parents[2]
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.rstrip()
-
-
-def git_state() -> dict[str, Any]:
-    """Commit and uncommitted changes of the project this process runs from; empty outside git."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    return {
-        "commit": commit,
-        "changes": _git("diff", "HEAD", "--stat"),
-        "diff": _git("diff", "HEAD"),
-    }
 
 
 class RunFolder:
-    """Layout of a run: config.yaml, metrics.jsonl, environment.json, log, checkpoints/."""
+    """The folder of a run: config.yaml, metrics.jsonl, environment.json, log, checkpoints/.
+
+    keep: number of newest checkpoints to keep, besides the best one.
+    """
 
     def __init__(self, path: str | Path, keep: int = 2) -> None:
         self.path = Path(path)
@@ -79,30 +34,32 @@ class RunFolder:
         self.checkpoints = CheckpointFolder(self.path / "checkpoints", keep)
 
     def prepare(
-        self, config: TrainConfig, processes: list[str], say: Callable[[str], None]
+        self, config: TrainConfig, processes: list[str], report: Callable[[str], None]
     ) -> None:
-        """Create the folder, or open it again, and write down how it is run this time.
+        """Create the folder if there is none, and record settings and environment of this start.
+
+        report: called with a warning for each damaged file.
 
         Raises:
-            UsageError: when a file is in its place.
-            EngineError: when the folder can't be written.
+            UsageError: when the path, or `checkpoints` in it, is a file.
+            EngineError: when the folder cannot be written.
         """
         for folder in (self.path, self.checkpoints.path):
             if folder.exists() and not folder.is_dir():
-                raise UsageError(f"{folder} is no folder: move it away, or give another --out")
+                raise UsageError(f"{folder}: is not a folder; move it away, or give another --out")
         try:
             self.checkpoints.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self.config, dump(config).encode())
-            self._note_start(processes, say)
-            self.checkpoints.clean()
+            self._record_start(processes, report)
+            self.checkpoints.remove_partial()
         except OSError as error:
             raise EngineError(
-                f"cannot write {error.filename or self.path}: {error.strerror}; a run needs a "
-                "folder that it can write to (--out)"
+                f"{error.filename or self.path}: cannot be written ({error.strerror}); give a "
+                "folder that can be written to as --out"
             ) from error
 
-    def _starts(self, say: Callable[[str], None]) -> list[Any]:
-        """The starts so far; a file that holds something else is set aside."""
+    def _previous_starts(self, report: Callable[[str], None]) -> list[Any]:
+        """The entries of environment.json; a damaged file is renamed."""
         if not self.environment.is_file():
             return []
         with contextlib.suppress(ValueError):
@@ -111,11 +68,11 @@ class RunFolder:
                 return starts
         aside = self.environment.with_suffix(".json.damaged")
         self.environment.replace(aside)
-        say(f"WARNING: {self.environment} is damaged: set aside as {aside.name}, begun anew")
+        report(f"WARNING: {self.environment}: damaged, renamed to {aside.name} and started anew")
         return []
 
-    def _note_start(self, processes: list[str], say: Callable[[str], None]) -> None:
-        starts = self._starts(say)
+    def _record_start(self, processes: list[str], report: Callable[[str], None]) -> None:
+        starts = self._previous_starts(report)
         slurm = {k: v for k, v in os.environ.items() if k.startswith("SLURM_") and "TOKEN" not in k}
         starts.append(
             {
@@ -130,27 +87,30 @@ class RunFolder:
         )
         write_atomic(self.environment, json.dumps(starts, indent=1).encode())
 
-    def cut(self, samples: int, epochs: int, say: Callable[[str], None]) -> None:
-        """Drop what a run continued after `samples` and `epochs` validations will record again.
+    def truncate_metrics(self, samples: int, epochs: int, report: Callable[[str], None]) -> None:
+        """Remove the records after a position, which a run that continues there writes again.
 
-        Lines that are no records, as a crash cuts them short, are set aside.
+        Lines that are not records, such as one that a crash has truncated, are moved to
+        metrics.jsonl.damaged.
+
+        samples, epochs: the position in samples, and the epochs that are validated.
+        report: called with a warning if there are such lines.
         """
         if not self.metrics.is_file():
             return
-        kept, odd = [], []
+        keep, damaged = [], []
         for line in self.metrics.read_bytes().splitlines(keepends=True):
-            belongs = _belongs(line, samples, epochs)
-            if belongs is None:
-                odd.append(line.rstrip(b"\n") + b"\n")
-            elif belongs:
-                kept.append(line)
-        if odd:
+            is_earlier = _is_earlier(line, samples, epochs)
+            if is_earlier is None:
+                damaged.append(line.rstrip(b"\n") + b"\n")
+            elif is_earlier:
+                keep.append(line)
+        if damaged:
             aside = self.metrics.with_suffix(".jsonl.damaged")
             with naming(aside), aside.open("ab") as file:
-                file.writelines(odd)
-            told = f"{len(odd)} damaged line{'s' if len(odd) > 1 else ''}"
-            say(f"WARNING: {told} of {self.metrics} set aside in {aside.name}")
-        write_atomic(self.metrics, b"".join(kept))
+                file.writelines(damaged)
+            report(f"WARNING: {self.metrics}: {len(damaged)} damaged lines moved to {aside.name}")
+        write_atomic(self.metrics, b"".join(keep))
 
     def add(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
@@ -158,8 +118,8 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
 
-def _belongs(line: bytes, samples: int, epochs: int) -> bool | None:
-    """Whether a record was taken up to a position; None for what is none."""
+def _is_earlier(line: bytes, samples: int, epochs: int) -> bool | None:
+    """Whether a record was made up to a position; None for a line that is not a record."""
     try:
         record = json.loads(line) if line.endswith(b"\n") else {}
         late = record["kind"] in ("val", "epoch") and record["epoch"] > epochs

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: steps, validation, checkpoints, records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dsanet.engine.errors import NonFiniteError
 from dsanet.engine.execution import autocast
 from dsanet.engine.launch.signals import Stop
 from dsanet.engine.loss import correct, cross_entropy, mix
-from dsanet.engine.nonfinite import mended
+from dsanet.engine.nonfinite import replace_nonfinite
 from dsanet.engine.optim import peak_rate, schedule_factor, set_rate
 from dsanet.engine.reader_state import open_epoch
 from dsanet.engine.report.gpu_usage import GpuMonitor
@@ -31,24 +31,40 @@ from pipelines import Batch
 
 
 @contextlib.contextmanager
-def watched(minutes: float) -> Iterator[Callable[[], None]]:
-    """Print the stacks of all threads when the yielded function is not called for so long."""
+def hang_watchdog(minutes: float) -> Iterator[Callable[[], None]]:
+    """Print the stacks of all threads when the yielded function is not called for `minutes`."""
 
-    def alive() -> None:
+    def restart() -> None:
         if minutes:
             faulthandler.dump_traceback_later(60 * minutes)
 
     try:
-        yield alive
+        yield restart
     finally:
         faulthandler.cancel_dump_traceback_later()
 
 
-class Loop:
-    """Takes a run from where it stands to its end, or to a signal."""
+def seed_step(seed: int, step: int, group: int) -> np.random.Generator:
+    """Seed torch's generators, for dropout, and return one for mixup, by (seed, step, group).
+
+    No generator has to be saved, and the draws do not depend on which process has the group.
+    """
+    seeds = np.random.SeedSequence([seed, step, group])
+    torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    return np.random.default_rng(seeds)
+
+
+class Trainer:
+    """Trains a run from its present state to its end, or until a signal.
+
+    The results of a step are read while the next one is queued, so that the device never waits
+    for the CPU: `self.pending` is the step whose results have not been read.
+    """
 
     def __init__(self, training: Training) -> None:
-        self.t = training
+        self.training = training
+        self.config, self.world = training.config, training.world
+        self.state, self.layout = training.state, training.state.layout
         self.meter = StepMeter(training.world.device)
         self.monitor = GpuMonitor(training.world)
         self.window = Window()
@@ -57,217 +73,243 @@ class Loop:
         self.latest: tuple[Pending, float] | None = None
         self.stop = Stop.NO
         self.save_wanted = False
+        self.saved_at = time.monotonic()
+        self.replaced = 0
 
     def run(self) -> Stop:
-        """Train; returns why it ended early, or Stop.NO at the end of the last epoch."""
-        t = self.t
-        t.model.train()
+        """Train; returns why training ended early, or Stop.NO at the end of the last epoch."""
+        state, layout = self.state, self.layout
+        state.model.train()
         while True:
-            over = t.samples // t.layout.samples_per_epoch
-            if over > t.validated:  # also after a signal between the last step and validation
-                self.end_epoch(over)
-            if t.samples >= t.layout.total:
+            epoch = state.samples // layout.samples_per_epoch
+            if epoch > state.validated:  # also after a signal between the last step and validation
+                self.end_epoch(epoch)
+            if state.samples >= layout.total:
                 return Stop.NO
-            if self.train_epoch(over):
+            if self.train_epoch(epoch):
                 return self.stop
 
     def train_epoch(self, epoch: int) -> Stop:
-        """The rest of an epoch, up to a signal."""
-        t = self.t
-        start = t.samples - epoch * t.layout.samples_per_epoch
-        place = t.place if start else None
-        batches = open_epoch(t.loader, epoch, start, place, t.console.say)
-        with watched(t.config.runtime.watchdog_minutes) as alive:
-            return self.train_steps(batches, (epoch + 1) * t.layout.samples_per_epoch, alive)
+        """Train the rest of an epoch, or until a signal."""
+        state, length = self.state, self.layout.samples_per_epoch
+        start = state.samples - epoch * length
+        reader = state.reader if start else None
+        say = self.training.console.say
+        batches = open_epoch(self.training.loader, epoch, start, reader, say)
+        with hang_watchdog(self.config.runtime.watchdog_minutes) as restart_watchdog:
+            return self.train_steps(batches, (epoch + 1) * length, restart_watchdog)
 
-    def train_steps(self, batches: Iterator[Batch], goal: int, alive: Callable[[], None]) -> Stop:
-        """Steps up to a position in samples; saves when it is due."""
-        t = self.t
+    def train_steps(
+        self, batches: Iterator[Batch], end: int, restart_watchdog: Callable[[], None]
+    ) -> Stop:
+        """Train up to position `end` in samples, or until a signal; save when it is due."""
         self.meter.restart()
-        while t.samples < goal:
-            alive()
+        while self.state.samples < end:
+            restart_watchdog()
             self.train_step(batches)
-            if self.stop or self.save_wanted or t.save_due():
-                self.review()
-                t.save()
-                self.save_wanted = False
+            if self.stop or self.save_wanted or self.save_due():
+                self.read_pending()
+                self.save()
                 self.meter.restart()
             if self.stop:
-                self.settle()
+                self.record_rest()
                 return self.stop
-        self.settle()
-        return Stop.NO
+        self.record_rest()
+        return Stop.NO  # also if the last step has a signal: it is not saved before validation
 
     def train_step(self, batches: Iterator[Batch]) -> None:
         """One optimiser step: `accumulation` forward and backward passes, then the update."""
-        t, start = self.t, self.t.samples
-        rate = peak_rate(t.config.optim, t.layout.videos)
-        rate *= schedule_factor(t.config.schedule, t.epoch)
-        set_rate(t.optimizer, rate)
+        state, layout = self.state, self.layout
+        rate = peak_rate(self.config.optim, layout.videos)
+        rate *= schedule_factor(self.config.schedule, state.epoch)
+        set_rate(state.optimizer, rate)
         batch = self.meter.fetch(batches)
-        stats = torch.zeros(len(STATS), device=t.world.device)
-        stats[2] += len(batch.replaced)
-        for part in range(t.layout.accumulation):
+        stats = torch.zeros(len(STATS), device=self.world.device)
+        stats[STATS.index("replaced")] += len(batch.replaced)
+        for part in range(layout.accumulation):
             stats[:2] += self.backward(batch, part)
-        self.review()  # of the step before: the GPU has finished it while this one was queued
+        self.read_pending()  # the step before: the device has finished it while this was queued
         norm = self.update()
-        t.samples, t.place = t.samples + t.layout.videos, batch.state
-        self.pending = self.publish(start, rate, stats, norm, batch.ids)
-        if t.world.device.type == "cpu":
-            self.review()
+        start = state.samples
+        state.samples, state.reader = start + layout.videos, batch.state
+        self.pending = self.start_reading(start, rate, stats, norm, batch.ids)
+        if self.world.device.type == "cpu":
+            self.read_pending()
 
     def backward(self, batch: Batch, part: int) -> Tensor:
-        """Forward and backward of one group; its (loss, videos recognised), for the step's sums.
+        """Forward and backward of one group; returns (loss, videos recognised), shape (2,).
 
         Groups are every G-th video of the step with all its views, G = processes x accumulation, so
         that BatchNorm, dropout and mixing see the same groups, with the same draws, whatever the
         number of processes.
         """
-        t, parts = self.t, self.t.layout.accumulation
-        repeats = t.config.augment.repeats
-        draws = t.reseed(group=t.world.rank + part * t.world.size)
+        state, parts = self.state, self.layout.accumulation
+        repeats, loss_config = self.config.augment.repeats, self.config.loss
+        group = self.world.rank + part * self.world.size
+        generator = seed_step(self.config.seed, state.step, group)
         labels = every_nth(batch.labels, part, parts, repeats)
-        labels = labels.to(t.world.device, non_blocking=True)
+        labels = labels.to(self.world.device, non_blocking=True)
         clips = every_nth(batch.clips, part, parts, repeats)
-        clips, targets = mix(clips, labels, t.config.loss, draws)
-        with self.alone(last=part == parts - 1):
-            with autocast(t.precision, t.world.device):
-                logits = t.network(clips)
-            loss = cross_entropy(logits.float(), targets, t.config.loss.label_smoothing) / parts
-            t.scaler.scale(loss).backward()
+        clips, targets = mix(clips, labels, loss_config, generator)
+        with self.gradient_exchange(wanted=part == parts - 1):
+            with autocast(state.precision, self.world.device):
+                logits = self.training.network(clips)
+            loss = cross_entropy(logits.float(), targets, loss_config.label_smoothing) / parts
+            state.scaler.scale(loss).backward()
         return torch.stack([loss.detach(), correct(logits.detach(), targets).float()])
 
-    def alone(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients cross processes once a step, with its last micro-batch."""
-        if isinstance(self.t.network, DistributedDataParallel) and not last:
-            return self.t.network.no_sync()
+    def gradient_exchange(self, *, wanted: bool) -> contextlib.AbstractContextManager[Any]:
+        """Context of a backward pass that averages gradients over processes only if `wanted`.
+
+        Once a step, in its last pass, is enough.
+        """
+        network = self.training.network
+        if isinstance(network, DistributedDataParallel) and not wanted:
+            return network.no_sync()
         return contextlib.nullcontext()
 
     def update(self) -> Tensor:
         """Clip and apply the gradient, unless it is not finite; returns its norm."""
-        t = self.t
-        t.scaler.unscale_(t.optimizer)
-        bound = t.config.optim.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(t.model.parameters(), bound)
-        t.scaler.step(t.optimizer)
-        t.scaler.update()
-        t.optimizer.zero_grad(set_to_none=True)
-        if t.average:
-            t.average.update(t.model, t.step)
+        state = self.state
+        state.scaler.unscale_(state.optimizer)
+        bound = self.config.optim.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), bound)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.average:
+            state.average.update(state.model, state.step)
         return norm
 
-    def publish(
+    def start_reading(
         self, start: int, rate: float, stats: Tensor, norm: Tensor, ids: np.ndarray
     ) -> Pending:
-        """Sum the step's statistics over processes and start their way to the CPU."""
-        t = self.t
-        stats[3] = t.signals.stop == Stop.REQUEUE
-        stats[4] = t.signals.stop == Stop.END
-        minutes = t.config.checkpoint.every_minutes
-        stats[5] = bool(minutes) and time.monotonic() - t.saved_at > 60 * minutes
-        t.world.sum(stats)
+        """Sum the step's statistics over processes and start to copy them to the CPU.
+
+        The wish to stop or save is among them, so that all processes act on it at the same step.
+        """
+        stop, minutes = self.training.signals.stop, self.config.checkpoint.every_minutes
+        stats[STATS.index("requeue")] = stop == Stop.REQUEUE
+        stats[STATS.index("end")] = stop == Stop.END
+        save_due = bool(minutes) and time.monotonic() - self.saved_at > 60 * minutes
+        stats[STATS.index("save")] = save_due
+        self.world.sum(stats)
         ready = None
-        if t.world.device.type == "cuda":
+        if self.world.device.type == "cuda":
             stats, norm = (x.to("cpu", non_blocking=True) for x in (stats, norm))
             ready = torch.cuda.Event()
             ready.record()
-        times = self.meter.finish(t.layout.videos)
-        return Pending(t.step, start, rate, stats, norm, ready, times, ids)
+        times = self.meter.finish(self.layout.videos)
+        return Pending(self.state.step, start, rate, stats, norm, ready, times, ids)
 
-    def review(self) -> None:
-        """Read the pending step's results; the same ones, and so the same decision, everywhere."""
+    def read_pending(self) -> None:
+        """Read the pending step's results and act on them, in the same way on every process.
+
+        Raises:
+            NonFiniteError: when its loss or gradient is not finite.
+        """
         if (step := self.pending) is None:
             return
         self.pending = None
         if step.ready is not None:
             step.ready.synchronize()  # the only wait for the device in the loop
-        t, stats = self.t, dict(zip(STATS, step.stats.tolist(), strict=True))
-        loss, norm = stats["loss"] / t.world.size, float(step.norm)
-        if not math.isfinite(loss) or (not math.isfinite(norm) and t.precision != "fp16"):
-            self.give_up(step, loss, norm)
+        stats = dict(zip(STATS, step.stats.tolist(), strict=True))
+        loss, norm = stats["loss"] / self.world.size, float(step.norm)
+        if not math.isfinite(loss) or (not math.isfinite(norm) and self.state.precision != "fp16"):
+            self.stop_nonfinite(step, loss, norm)
         self.stop = Stop.END if stats["end"] else Stop.REQUEUE if stats["requeue"] else Stop.NO
         self.save_wanted = self.save_wanted or stats["save"] > 0
-        t.replaced += int(stats["replaced"])
+        self.replaced += int(stats["replaced"])
         times = step.times.read()
         self.epoch_times.add(times)
         self.window.loss += loss
         self.window.correct += stats["correct"]
         self.window.times.add(times)
         self.latest = (step, norm)
-        if t.config.log.ids or step.step % t.config.log.every == 0:
+        if self.config.log.ids or step.step % self.config.log.every == 0:
             self.record()
 
-    def settle(self) -> None:
-        """Read what is pending and record what has not been, at the end of an epoch or run."""
-        self.review()
+    def save_due(self) -> bool:
+        """Whether `checkpoint.every_steps` asks for a checkpoint now."""
+        every = self.config.checkpoint.every_steps
+        return bool(every) and self.state.step % every == 0
+
+    def save(self, score: float | None = None) -> None:
+        """Write a checkpoint; every process must call it."""
+        self.training.save(score)
+        self.saved_at = time.monotonic()
+        self.save_wanted = False
+
+    def record_rest(self) -> None:
+        """Read the pending step and record the steps since the last record, if any."""
+        self.read_pending()
         if self.window.times.steps:
             self.record()
 
     def record(self) -> None:
-        """Write the window's means to metrics.jsonl and the screen."""
-        t, window = self.t, self.window
+        """Write the means since the last record to metrics.jsonl and the screen."""
         assert self.latest is not None
         step, norm = self.latest
-        record = train_record(step, window, norm, t.layout)
-        record |= {"replaced": t.replaced, **self.monitor.read()}
-        if t.config.log.ids:
+        record = train_record(step, self.window, norm, self.layout)
+        record |= {"replaced": self.replaced, **self.monitor.read()}
+        if self.config.log.ids:
             record["ids"] = self.global_ids(step.ids)
         self.emit(record)
         self.window = Window()
 
     def emit(self, record: dict[str, Any]) -> None:
-        """Send a record where records go: metrics.jsonl, screen, TensorBoard."""
-        t = self.t
-        if not t.world.main:
+        """Write a record to metrics.jsonl, the screen and TensorBoard."""
+        if not self.world.main:
             return
-        t.folder.add(record)
-        t.console.show(record)
-        if t.board is not None:
-            t.board.add(record)
+        self.training.folder.add(record)
+        self.training.console.show(record)
+        if self.training.board is not None:
+            self.training.board.add(record)
 
     def global_ids(self, ids: np.ndarray) -> list[int]:
         """Sample ids of the step over all processes, in the order of the epoch's plan."""
-        return interleaved(self.t.world.gather(ids), self.t.config.augment.repeats)
+        return interleaved(self.world.gather(ids), self.config.augment.repeats)
 
     def end_epoch(self, epochs: int) -> None:
-        """Verdict, validation and checkpoint after an epoch."""
-        t = self.t
+        """Validate, report the waits of the epoch, and save."""
         score = self.validate(epochs)
         if self.epoch_times.steps:
-            self.emit(epoch_record(t.samples, epochs, self.epoch_times))
+            self.emit(epoch_record(self.state.samples, epochs, self.epoch_times))
         self.epoch_times = Times()
-        t.validated = epochs
-        t.save(score)
+        self.state.validated = epochs
+        self.save(score)
 
     def validate(self, epochs: int) -> float | None:
-        """Score the validation split when it is due; the deciding metric."""
-        t, every = self.t, self.t.config.validation.every
-        if t.validator is None or (epochs % every and epochs < t.layout.epochs):
+        """Score the validation split when it is due; returns `validation.metric`."""
+        validator, settings = self.training.validator, self.config.validation
+        if validator is None or (epochs % settings.every and epochs < self.layout.epochs):
             return None
-        t.world.average_buffers(t.judged)
-        scores = t.validator.run(t.judged)
-        record = {"kind": "val", "samples": t.samples, "epoch": float(epochs), **scores}
-        self.emit(record)
-        return float(scores[t.config.validation.metric])
+        model = self.state.evaluated_model
+        self.world.average_buffers(model)
+        scores = validator.run(model)
+        samples = self.state.samples
+        self.emit({"kind": "val", "samples": samples, "epoch": float(epochs), **scores})
+        return float(scores[settings.metric])
 
-    def give_up(self, step: Pending, loss: float, norm: float) -> None:
-        """Dump the state before a step that is not finite, and stop.
+    def stop_nonfinite(self, step: Pending, loss: float, norm: float) -> None:
+        """Save the state before a step whose loss or gradient is not finite, and stop.
 
         Raises:
-            NonFiniteError: always, with the samples and the way to see it again.
+            NonFiniteError: always, with the samples and the command that repeats the step.
         """
-        t = self.t
         ids = self.global_ids(step.ids)
-        folder = CheckpointFolder(t.folder.path / "nonfinite")
         message = f"loss {loss:g}, gradient norm {norm:g} in step {step.step}"
-        if t.world.main:
-            # The scaler has skipped this step's update, so these are the weights it began with.
-            state, note = mended(t.state(step.samples), t.folder.checkpoints)
-            path = folder.save(step.step - 1, state)
-            keys = ", ".join(t.split.key(i) for i in ids[:8] if i >= 0)
+        if self.world.main:
+            # The scaler has skipped the step's update, so the weights are those before the step.
+            content = self.state.state_dict()
+            content["samples"] = step.samples
+            content, note = replace_nonfinite(content, self.training.folder.checkpoints)
+            folder = CheckpointFolder(self.training.folder.path / "nonfinite")
+            path = folder.save(step.step - 1, content)
+            keys = ", ".join(self.state.split.key(i) for i in ids[:8] if i >= 0)
             message += (
-                f"; samples {ids} ({keys} ...); the state before it is in {path}{note}: see it "
-                f"again with --resume {path} --out ANOTHER, or lower --optim.lr"
+                f"; samples {ids} ({keys} ...); the state before it is in {path}{note}: repeat the "
+                f"step with --resume {path} --out ANOTHER, or lower --optim.lr"
             )
-        t.world.barrier()
+        self.world.barrier()
         raise NonFiniteError(message)

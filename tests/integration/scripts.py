@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dsanet.engine.launch.signals import Signals
-from dsanet.engine.main import eval_main, guarded, train_main
+from dsanet.engine.main import eval_main, run_command, train_main
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """
@@ -88,9 +88,9 @@ def course(run: Path) -> list[tuple[int, list[int], float, float]]:
 
 def train_here(*words: object) -> int:
     """train.py within this process: its exit code."""
-    return guarded(lambda: train_main(Signals(), [str(word) for word in words]))
+    return run_command(lambda: train_main(Signals(), [str(word) for word in words]))
 
 
 def eval_here(*words: object) -> int:
     """eval.py within this process: its exit code."""
-    return guarded(lambda: eval_main(Signals(), [str(word) for word in words]))
+    return run_command(lambda: eval_main(Signals(), [str(word) for word in words]))

@@ -91,7 +91,7 @@ def test_a_video_that_cannot_be_read_is_listed_and_the_code_is_3(
     done = run_script(*words, "--out", tmp_path / "out", processes=processes)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert f"error: 1 videos could not be read and are not scored: {key}" in done.stderr
+    assert f"error: 1 unreadable videos are not scored: {key}" in done.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["missing"] == [key]
     assert metrics["videos"] == 7

@@ -78,7 +78,7 @@ def test_checkpoints_that_will_make_room_count_as_room(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(trained)
-    size = sum(path.stat().st_size for path in folder.checkpoints.names())
+    size = sum(path.stat().st_size for path in folder.checkpoints.files())
     run = cast(Training, SimpleNamespace(folder=folder, config=load_saved(folder.config)))
     needed = 4 * 1_000_000
     usage = SimpleNamespace(free=needed - size)

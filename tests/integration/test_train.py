@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     newest.write_bytes(content)
     done = run_script(*train(small_shards, tiny, tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    assert f"{newest} is damaged" in done.stdout
+    assert f"{newest}: damaged" in done.stdout
     assert "continuing after step 5" in done.stdout
     assert_same_run(tmp_path / "run", trained)
 

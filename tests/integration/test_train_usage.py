@@ -95,9 +95,9 @@ def test_a_run_is_not_continued_as_another(
     complaint: Complain, small_shards: Path, trained: Path
 ) -> None:
     words = ("--data", small_shards, "--out", trained)
-    assert "seed = 0, now it is 7" in complaint(*words, "--seed", 7, code=2)
+    assert "seed = 0, now seed = 7" in complaint(*words, "--seed", 7, code=2)
     told = complaint(*words, "--network.width", 16, code=2)
-    assert "network.width = 8, now it is 16" in told
+    assert "network.width = 8, now network.width = 16" in told
 
 
 def test_other_shards_are_refused(

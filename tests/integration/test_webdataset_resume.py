@@ -1,4 +1,4 @@
-"""train.py with the webdataset reader: continued where each process's reader stood."""
+"""train.py with the webdataset reader: each process continues from the state of its reader."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def runs(
     return made
 
 
-def test_one_process_goes_on_where_its_reader_stood(
+def test_one_process_continues_from_its_readers_state(
     runs: dict[int, Path], small_shards: Path, tiny: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -56,7 +56,7 @@ def test_one_process_goes_on_where_its_reader_stood(
     monkeypatch.setattr(TrainLoader, "epoch", spy)
     run = stopped_after(3, runs[1], tmp_path / "run")
     assert train_here(*command(small_shards, tiny, run)) == 0
-    assert "goes on where it stood" in capfd.readouterr().out
+    assert "continues from its saved state" in capfd.readouterr().out
     assert asked == [(0, 12, True), (1, 0, False)]
     assert [s[:2] for s in course(run)] == [s[:2] for s in course(runs[1])]
     np.testing.assert_allclose(
@@ -64,13 +64,13 @@ def test_one_process_goes_on_where_its_reader_stood(
     )
 
 
-def test_two_processes_go_on_each_where_its_own_reader_stood(
+def test_two_processes_continue_each_from_its_own_readers_state(
     runs: dict[int, Path], small_shards: Path, tiny: Path, tmp_path: Path
 ) -> None:
     run = stopped_after(7, runs[2], tmp_path / "run")
     done = run_script("train.py", *command(small_shards, tiny, run), processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "goes on where it stood" in done.stdout
+    assert "continues from its saved state" in done.stdout
     assert course(run) == course(runs[2])
 
 
@@ -81,8 +81,8 @@ def test_another_number_of_processes_reads_through_and_says_so(
     run = stopped_after(3, runs[2], tmp_path / "run")
     assert train_here(*command(small_shards, tiny, run)) == 0
     said = capfd.readouterr().out
-    assert "its place was kept by 2 processes, these are 1, so that some videos" in said
-    assert "it passes over as many videos as were seen" in said
+    assert "was saved by 2 processes, now there are 1, so that some videos" in said
+    assert "it skips the videos of this epoch that are done" in said
     # One process has another order than two; what it passes over is of its own.
     assert [s[:2] for s in course(run)][3:] == [s[:2] for s in course(runs[1])][3:]
 

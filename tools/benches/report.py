@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dsanet.engine.run_folder import versions
+from dsanet.engine.environment import versions
 
 
 def _cpu_name() -> str:

@@ -29,8 +29,8 @@ from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console
 from dsanet.engine.report.stall_meter import Times
 from dsanet.engine.resume import open_folder
-from dsanet.engine.setup import Training, assemble
-from dsanet.engine.trainer import Loop
+from dsanet.engine.setup import Training, build_training
+from dsanet.engine.trainer import Trainer
 from pipelines import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,13 +83,12 @@ def build(args: argparse.Namespace, data: Path, scratch: Path, steps: int) -> Tr
     config = dataclasses.replace(config, data=str(scratch / "repeated"))
     world = World(device=use_device(config.runtime.device))
     open_folder(config, world, [world.describe()])
-    training = assemble(config, world, Console(speak=False), Signals())
-    return training
+    return build_training(config, world, Console(speak=False), Signals())
 
 
 def synthetic(training: Training) -> Iterator[Batch]:
     """One batch of noise, repeated without end, on the device."""
-    config, layout = training.config, training.layout
+    config, layout = training.config, training.state.layout
     sampling, size, videos = (
         config.sampling,
         config.augment.size,
@@ -114,41 +113,41 @@ def on_other_cores(training: Training) -> Iterator[Batch]:
     return chain([first], batches)
 
 
-def run_block(loop: Loop, batches: Iterator[Batch], steps: int) -> float:
+def run_block(trainer: Trainer, batches: Iterator[Batch], steps: int) -> float:
     """Seconds per step, after SETTLE steps that are not timed."""
     for _ in range(SETTLE):
-        loop.train_step(batches)
-    wait_for(loop)
-    loop.epoch_times = Times()
+        trainer.train_step(batches)
+    wait_for(trainer)
+    trainer.epoch_times = Times()
     start = time.perf_counter()
     for _ in range(steps):
-        loop.train_step(batches)
-    wait_for(loop)
+        trainer.train_step(batches)
+    wait_for(trainer)
     return (time.perf_counter() - start) / steps
 
 
-def wait_for(loop: Loop) -> None:
-    loop.review()
-    if loop.t.world.device.type == "cuda":
+def wait_for(trainer: Trainer) -> None:
+    trainer.read_pending()
+    if trainer.world.device.type == "cuda":
         torch.cuda.synchronize()
-    loop.meter.restart()
+    trainer.meter.restart()
 
 
 def compare(training: Training, args: argparse.Namespace, steps: int, report: Report) -> None:
     """Time both contestants in alternating blocks; the ratio is taken block by block."""
-    loop = Loop(training)
-    training.model.train()
+    trainer = Trainer(training)
+    training.state.model.train()
     contestants = {"synthetic": synthetic(training), "shards": on_other_cores(training)}
     for batches in contestants.values():
-        run_block(loop, batches, 1)  # compilation, algorithms, caches
+        run_block(trainer, batches, 1)  # compilation, algorithms, caches
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     waits = Times()
     for _ in range(args.blocks):
         for name, batches in contestants.items():
-            seconds[name].append(run_block(loop, batches, steps))
+            seconds[name].append(run_block(trainer, batches, steps))
             if name == "shards":
-                waits.add(loop.epoch_times)
-    videos = training.layout.videos
+                waits.add(trainer.epoch_times)
+    videos = training.state.layout.videos
     for name, values in seconds.items():
         median = statistics.median(values)
         report.add(case=name, ms_per_step=1000 * median, videos_per_second=videos / median)
@@ -194,7 +193,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
         if kind == "cpu":
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
             facts["network_threads"] = torch.get_num_threads()
-        report.add(**facts, model=training.config.model, batch=training.layout.videos)
+        report.add(**facts, model=training.config.model, batch=training.state.layout.videos)
         try:
             compare(training, args, steps, report)
         finally:

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 from dsanet.engine import execution
 from dsanet.engine.checkpoint import fingerprint, write_atomic
 from dsanet.engine.config import check_not_empty, parse_dataclass, plain
+from dsanet.engine.environment import versions
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.evaluation.accuracy import scores_of
 from dsanet.engine.evaluation.score_log import Journal
@@ -24,7 +25,6 @@ from dsanet.engine.evaluation.trained_network import Trained, load_trained
 from dsanet.engine.launch.distributed import World, roll_call
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console
-from dsanet.engine.run_folder import versions
 from dsanet.errors import check_choices, require
 from pipelines import EvalLoader, LoaderConfig, Rank, open_data
 from shards import Split

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 import dsanet
-from dsanet.engine.checkpoint import find_checkpoint, load_checkpoint
+from dsanet.engine.checkpoint import find_checkpoint, verify
+from dsanet.engine.run_state import read_checkpoint, weights_to_evaluate
 from pipelines import SamplingConfig
 
 
@@ -43,14 +44,15 @@ def load_trained(path: Path, which: str = "last") -> Trained:
         EngineError: when there is none or it is damaged.
     """
     source = find_checkpoint(path, which)
-    state = load_checkpoint(source)
-    config, classes = state["config"], tuple(state["classes"])
+    verify(source)
+    content = read_checkpoint(source)
+    config, classes = content["config"], tuple(content["classes"])
     sampling = SamplingConfig(**config["sampling"])
     model = dsanet.build_model(
         config["model"], num_classes=len(classes), segments=sampling.segments, **config["network"]
     )
-    model.load_state_dict(state["average"] or state["model"])
+    model.load_state_dict(weights_to_evaluate(content))
     model.eval()
     size = config["augment"]["size"]
-    name, samples, shards = config["model"], state["samples"], state["shards"]
+    name, samples, shards = config["model"], content["samples"], content["shards"]
     return Trained(model, name, sampling, classes, size, source, samples, shards)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 
 from dsanet.engine import EngineError
 from dsanet.engine import checkpoint as module
-from dsanet.engine.checkpoint import FORMAT, CheckpointFolder, load_checkpoint
+from dsanet.engine.checkpoint import CheckpointFolder, load_file, verify
+from dsanet.engine.run_state import FORMAT, read_checkpoint
 
 
 class Killed(BaseException):
@@ -20,6 +22,13 @@ class Killed(BaseException):
 
 def state(step: int) -> dict[str, Any]:
     return {"format": FORMAT, "step": step, "weights": torch.full((1000,), float(step))}
+
+
+def newest_step(folder: CheckpointFolder, report: Callable[[str], Any]) -> int:
+    """Step in the content of the newest intact checkpoint."""
+    path = folder.newest_intact(report)
+    assert path is not None
+    return int(load_file(path)["step"])
 
 
 def killer(real: Any, at: int) -> Any:
@@ -55,13 +64,11 @@ def test_a_writer_killed_anywhere_leaves_the_newest_complete_one(
         with pytest.raises(Killed):
             folder.save(2, state(2))
     renamed = (owner, name) in ((os, "fsync"), (Path, "unlink")) and (name != "fsync" or at == 1)
-    found = CheckpointFolder(tmp_path).newest(pytest.fail)
-    assert found is not None
-    assert found["step"] == (2 if renamed else 1)
-    folder.clean()
+    assert newest_step(CheckpointFolder(tmp_path), pytest.fail) == (2 if renamed else 1)
+    folder.remove_partial()
     assert not list(tmp_path.glob("*.partial"))
     folder.save(3, state(3))
-    assert [path.name[:14] for path in folder.names()] == ["step-000000003"]
+    assert [path.name[:14] for path in folder.files()] == ["step-000000003"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
@@ -73,31 +80,29 @@ def test_a_damaged_file_is_refused_and_the_one_before_it_taken(damage: str, tmp_
     middle = len(content) // 2
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     newest.write_bytes({"flip": flipped, "cut": content[:middle], "empty": b""}[damage])
-    said: list[str] = []
-    found = folder.newest(said.append)
-    assert found is not None
-    assert found["step"] == 1
-    assert len(said) == 1
-    assert str(newest) in said[0]
-    assert newest.exists(), "a reader that may not mend has changed the folder"
-    folder.newest(said.append, mend=True)
-    assert [path.name[:14] for path in folder.names()] == ["step-000000001"]
+    lines: list[str] = []
+    assert newest_step(folder, lines.append) == 1
+    assert len(lines) == 1
+    assert str(newest) in lines[0]
+    assert newest.exists(), "a reader has renamed a file without being asked to"
+    folder.newest_intact(lines.append, set_aside=True)
+    assert [path.name[:14] for path in folder.files()] == ["step-000000001"]
 
 
 def test_only_damaged_ones_is_an_error_and_none_is_not(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
-    assert folder.newest(pytest.fail) is None
+    assert folder.newest_intact(pytest.fail) is None
     folder.save(1, state(1)).write_bytes(b"nonsense")
-    with pytest.raises(EngineError, match="all 1 checkpoints"):
-        folder.newest(lambda text: None)
+    with pytest.raises(EngineError, match="all 1 checkpoints are damaged"):
+        folder.newest_intact(lambda line: None)
 
 
 def test_the_best_one_is_kept_beside_the_last(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=2)
-    folder.offer_best(folder.save(1, state(1)), 0.5)
+    folder.update_best(folder.save(1, state(1)), 0.5)
     for step, score in ((2, 0.4), (3, None), (4, 0.5)):
-        folder.offer_best(folder.save(step, state(step)), score)
-    assert [int(path.name[5:14]) for path in folder.names()] == [1, 3, 4]
+        folder.update_best(folder.save(step, state(step)), score)
+    assert [int(path.name[5:14]) for path in folder.files()] == [1, 3, 4]
     best = folder.best()
     assert best is not None
     assert best[1] == 0.5
@@ -107,13 +112,11 @@ def test_of_two_checkpoints_of_a_step_the_later_one_counts(tmp_path: Path) -> No
     folder = CheckpointFolder(tmp_path)
     # Names end in a hash, so their order says nothing about the time.
     earlier, later = sorted((folder.save(1, state(value)) for value in (10, 11)), reverse=True)
-    expected = load_checkpoint(later)["step"]
+    expected = load_file(later)["step"]
     os.utime(earlier, ns=(1, 1))
     os.utime(later, ns=(2, 2))
-    assert folder.names() == [earlier, later]
-    found = folder.newest(pytest.fail)
-    assert found is not None
-    assert found["step"] == expected
+    assert folder.files() == [earlier, later]
+    assert newest_step(folder, pytest.fail) == expected
 
 
 def test_the_checkpoint_just_saved_is_never_pruned(tmp_path: Path) -> None:
@@ -130,7 +133,7 @@ def test_a_checkpoint_that_vanishes_while_listed_is_left_out(
     listed = list(tmp_path.iterdir())
     gone.unlink()
     monkeypatch.setattr(Path, "iterdir", lambda path: iter(listed))
-    assert folder.names() == [kept]
+    assert folder.files() == [kept]
     assert folder.size() == kept.stat().st_size
 
 
@@ -140,7 +143,7 @@ def test_a_mark_that_was_cut_short_marks_nothing(content: str, tmp_path: Path) -
     path = folder.save(1, state(1))
     (tmp_path / "best.json").write_text(content)
     assert folder.best() is None
-    folder.offer_best(path, 0.1)
+    folder.update_best(path, 0.1)
     assert folder.best() == (path, 0.1)
 
 
@@ -157,38 +160,47 @@ def test_a_full_disk_is_an_error_that_keeps_what_is_there(
         patch.setattr(os, "fsync", full)
         with pytest.raises(EngineError, match="No space left on device"):
             folder.save(2, state(2))
-    assert [path.name[:14] for path in folder.names()] == ["step-000000001"]
+    assert [path.name[:14] for path in folder.files()] == ["step-000000001"]
     assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         ({"layer.weight": torch.zeros(2)}, "was not written by train.py"),
         ([1, 2], "was not written by train.py"),
-        ({"format": FORMAT + 1}, f"has format {FORMAT + 1}, this version of the project reads"),
+        ({"format": FORMAT + 1}, f"has format {FORMAT + 1}"),
+        ({"format": FORMAT, "samples": 4}, "lacks average, classes"),
     ],
 )
-def test_what_is_no_checkpoint_of_this_version_is_refused(
-    content: Any, told: str, tmp_path: Path
+def test_a_file_that_is_not_a_checkpoint_of_this_version_is_refused(
+    content: Any, reason: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(EngineError, match=told):
-        load_checkpoint(tmp_path / "x.pt")
+    with pytest.raises(EngineError, match=reason):
+        read_checkpoint(tmp_path / "x.pt")
 
 
 def test_a_checkpoint_of_another_version_is_not_taken_for_damaged(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
     folder.save(1, state(1))
     path = folder.save(2, state(2) | {"format": FORMAT + 1})
+    newest = folder.newest_intact(pytest.fail, set_aside=True)
+    assert newest == path
     with pytest.raises(EngineError, match="has format"):
-        folder.newest(pytest.fail, mend=True)
-    assert path.exists()
+        read_checkpoint(newest)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.pt"
     torch.save({"model": pytest.fail}, path)
-    with pytest.raises(EngineError, match=r"evil\.pt cannot be read") as told:
-        load_checkpoint(path)
-    assert "weights_only" not in str(told.value)  # torch's advice is to run the code
+    with pytest.raises(EngineError, match=r"evil\.pt: cannot be read") as error:
+        load_file(path)
+    assert "weights_only" not in str(error.value)  # torch's message advises to run the code
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for read in (load_file, verify):
+        path = tmp_path / "step-000000001-0123456789abcdef.pt"
+        with pytest.raises(EngineError, match=f"{path}: no such checkpoint"):
+            read(path)

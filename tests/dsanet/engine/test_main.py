@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dsanet.engine.checkpoint import write_atomic
-from dsanet.engine.main import guarded
+from dsanet.engine.main import run_command
 from dsanet.engine.report.console import Console
 from dsanet.engine.run_folder import RunFolder
 
@@ -47,5 +47,5 @@ def test_what_the_disk_refuses_is_one_line(
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    assert guarded(lambda: action(folder) or 0) == 1
+    assert run_command(lambda: action(folder) or 0) == 1
     assert capfd.readouterr().err == f"{line.format(folder=folder)}\n"

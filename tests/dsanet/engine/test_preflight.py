@@ -17,10 +17,9 @@ def run(samples: int, validated: int, every: int, validator: object = 1) -> Any:
     config = SimpleNamespace(
         validation=ValidationConfig(every=every), checkpoint=CheckpointConfig()
     )
-    return SimpleNamespace(
-        config=config, layout=Layout(4, 1, 4, 1, 5, 10), samples=samples, validated=validated,
-        validator=validator,
-    )  # fmt: skip
+    layout = Layout(4, 1, 4, 1, 5, 10)
+    state = SimpleNamespace(layout=layout, samples=samples, validated=validated)
+    return SimpleNamespace(config=config, state=state, validator=validator)
 
 
 @pytest.mark.parametrize(
@@ -33,11 +32,10 @@ def test_validations_that_are_left(samples: int, validated: int, every: int, lef
 
 
 def test_the_estimate_counts_steps_and_validations() -> None:
-    told = estimate(run(60, 3, 3), step=2.0, validation=60.0, size=2**30)
+    line = estimate(run(60, 3, 3), step=2.0, validation=60.0, size=2**30)
     # 35 steps of 2 s and validations after epochs 6, 9 and 10
-    assert told == (
-        "estimate: 35 steps of 2000 ms and 3 validations of 0:01:00, 0:04:10 to the end where data "
-        "keep up; 3 checkpoints of 1.00 GiB"
-    )
+    for part in ("35 steps of 2000 ms and 3 validations of 0:01:00", "0:04:10 in all"):
+        assert part in line
+    assert "3 checkpoints of 1.00 GiB" in line
     alone = estimate(run(60, 3, 3, validator=None), step=2.0, validation=0.0, size=0)
-    assert "35 steps of 2000 ms, 0:01:10 to the end" in alone
+    assert "35 steps of 2000 ms, 0:01:10 in all" in alone

@@ -1,4 +1,4 @@
-"""Places of readers: kept of all processes, taken up where they fit, refused loudly where not."""
+"""Reader states: gathered from all processes, used again where they fit, else a warning."""
 
 from __future__ import annotations
 
@@ -8,63 +8,69 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dsanet.engine import reader_state
+from dsanet.engine.environment import dali_version
 from dsanet.engine.launch.distributed import World
-from dsanet.engine.reader_state import dali_version, gather_places, open_epoch, own_place
+from dsanet.engine.reader_state import gather_states, open_epoch, own_state
 from pipelines import LoaderError
 
 VERSIONS = {"torch": "2", "nvidia-dali-cuda130": "2.4"}
+NO_STATE = "the checkpoint has no state of it"
 
 
-class Pair(World):
-    """The first of two processes; the other one's place is twice as long."""
+class TwoProcesses(World):
+    """The first of two processes; the state of the other one is twice as long."""
 
     def gather_bytes(self, data: bytes) -> list[bytes]:
         return [data, data * 2]
 
 
-def state(samples: int = 8, **changed: Any) -> dict[str, Any]:
-    kept = gather_places(Pair(0, 2), b"\x00here\xff", 8)
-    return {"samples": samples, "readers": kept, "versions": VERSIONS} | changed
+def content(samples: int = 8, **changed: Any) -> Any:
+    """The part of a checkpoint that concerns readers."""
+    readers = gather_states(TwoProcesses(0, 2), b"\x00here\xff", 8)
+    return {"samples": samples, "readers": readers, "versions": VERSIONS} | changed
 
 
-def test_each_process_finds_its_own_place() -> None:
-    said: list[str] = []
-    places = [own_place(state(), World(rank, 2), "2.4", said.append) for rank in (0, 1)]
-    assert places == [b"\x00here\xff", b"\x00here\xff" * 2]
-    assert not any("WARNING" in line for line in said)
+@pytest.fixture(autouse=True)
+def _dali_2_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_state, "versions", lambda: VERSIONS)
+
+
+def test_each_process_gets_its_own_state() -> None:
+    lines: list[str] = []
+    states = [own_state(content(), World(rank, 2), lines.append) for rank in (0, 1)]
+    assert states == [b"\x00here\xff", b"\x00here\xff" * 2]
+    assert not any("WARNING" in line for line in lines)
 
 
 @pytest.mark.parametrize(
-    ("kept", "world", "dali", "told"),
+    ("saved", "world", "reason"),
     [
-        (state(), World(), "2.4", "kept by 2 processes, these are 1"),
-        (state(), World(0, 2), "2.5", "kept by DALI 2.4, this is 2.5"),
-        (state(samples=4), World(0, 2), "2.4", "does not say where it stood"),
-        (state(readers=None), World(0, 2), "2.4", "does not say where it stood"),
-        ({"samples": 8, "versions": VERSIONS}, World(0, 2), "2.4", "does not say where it stood"),
+        (content(), World(), "saved by 2 processes, now there are 1"),
+        (content(versions={"nvidia-dali-cuda130": "2.3"}), World(0, 2), "with DALI 2.3"),
+        (content(samples=4), World(0, 2), NO_STATE),
+        (content(readers=None), World(0, 2), NO_STATE),
     ],
 )
-def test_a_place_that_does_not_fit_is_told(
-    kept: dict[str, Any], world: World, dali: str, told: str
-) -> None:
-    said: list[str] = []
-    assert own_place(kept, world, dali, said.append) is None
-    [line] = said
+def test_a_state_that_does_not_fit_is_not_used(saved: Any, world: World, reason: str) -> None:
+    lines: list[str] = []
+    assert own_state(saved, world, lines.append) is None
+    [line] = lines
     assert line.startswith("WARNING")
-    assert told in line
+    assert reason in line
 
 
-def test_a_process_without_a_place_leaves_all_without() -> None:
-    assert gather_places(Pair(0, 2), None, 8) is None
+def test_no_states_are_saved_if_one_process_has_none() -> None:
+    assert gather_states(TwoProcesses(0, 2), None, 8) is None
 
 
-def test_the_version_of_dali_is_found_under_either_name() -> None:
+def test_dali_version_is_found_for_cuda_12_and_13() -> None:
     assert dali_version(VERSIONS) == dali_version({"nvidia-dali-cuda120": "2.4"}) == "2.4"
     assert dali_version({"torch": "2"}) is None
 
 
 class Refusing:
-    """A loader that takes no place, or no position at all."""
+    """A loader that refuses every state."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -75,17 +81,21 @@ class Refusing:
         return iter([(epoch, start)])
 
 
-def test_a_place_that_dali_refuses_is_passed_by_loudly() -> None:
-    said: list[str] = []
+def test_a_state_that_dali_refuses_is_ignored_with_a_warning() -> None:
+    lines: list[str] = []
     loader: Any = Refusing(RuntimeError("Failed to deserialize\nmore"))
-    assert list(open_epoch(loader, 1, 8, b"x", said.append)) == [(1, 8)]
-    assert "Failed to deserialize" in said[0]
-    loader = Refusing(LoaderError("no such start"))
+    assert list(open_epoch(loader, 1, 8, b"x", lines.append)) == [(1, 8)]
+    assert lines[0].startswith("WARNING")
+    assert "Failed to deserialize" in lines[0]
+
+
+def test_an_error_of_the_loader_is_passed_on() -> None:
+    loader: Any = Refusing(LoaderError("no such start"))
     with pytest.raises(LoaderError):
-        open_epoch(loader, 1, 8, b"x", said.append)
+        open_epoch(loader, 1, 8, b"x", lambda line: None)
 
 
-def test_bytes_of_one_process_are_gathered_as_they_are() -> None:
+def test_bytes_of_one_process_are_gathered_unchanged() -> None:
     data = np.arange(256, dtype=np.uint8).tobytes()
     assert World().gather_bytes(data) == [data]
     assert World().gather_bytes(b"") == [b""]

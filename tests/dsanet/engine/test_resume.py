@@ -1,12 +1,12 @@
-"""A continued run takes weights, momentum and place from its checkpoint, and settings from now."""
+"""A continued run: weights, momentum and position of its checkpoint, settings as given now."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,19 +21,25 @@ from dsanet.engine.optim import OptimConfig, WeightAverage, build_optimizer
 from dsanet.engine.report.console import Console
 from dsanet.engine.resume import restore
 from dsanet.engine.run_folder import RunFolder
+from dsanet.engine.run_state import RunState
 from dsanet.engine.setup import Training
 
 CPU = torch.device("cpu")
 
 
 class Videos:
-    """A split of 20 videos, as far as a checkpoint knows it."""
+    """What a checkpoint records of a split, here of 20 videos."""
 
     classes = ("left", "right")
     manifest: dict[str, Any] = {"settings": {}}  # noqa: RUF012
 
     def __len__(self) -> int:
         return 20
+
+
+class FewerVideos(Videos):
+    def __len__(self) -> int:
+        return 19
 
 
 def training(
@@ -44,28 +50,33 @@ def training(
     world: World | None = None,
     resume: Path | None = None,
 ) -> Training:
-    """A run of a linear network at its beginning."""
+    """A run of a linear network before its first step."""
     optim = optim or OptimConfig()
     config = TrainConfig(data="d", model="m", out=str(out), optim=optim)
     if resume:
         config = replace(config, resume=str(resume))
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    return Training(
-        config, world or World(), RunFolder(out), Console(speak=False), Signals(),
-        Videos(), Layout(4, 1, 4, 1, 5, 2), precision, model, model,  # type: ignore[arg-type]
+    state = RunState(
+        config,
+        Videos(),  # type: ignore[arg-type]
+        Layout(4, 1, 4, 1, 5, 2),
+        precision,
+        model,
         optimizer=build_optimizer(model, optim, fused=False),
         scaler=build_scaler(precision, CPU),
-        loader=None,  # type: ignore[arg-type]
         average=WeightAverage(model, optim.ema) if optim.ema else None,
-    )  # fmt: skip
+    )
+    services = (world or World(), Console(speak=False), Signals(), RunFolder(out))
+    return Training(config, *services, state, model, loader=None)  # type: ignore[arg-type]
 
 
 def step(run: Training) -> None:
-    run.model(torch.ones(1, 3)).sum().backward()
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.samples += run.layout.videos
+    state = run.state
+    state.model(torch.ones(1, 3)).sum().backward()
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.samples += state.layout.videos
 
 
 def saved(out: Path, optim: OptimConfig | None = None, precision: str = "fp32") -> Training:
@@ -76,19 +87,20 @@ def saved(out: Path, optim: OptimConfig | None = None, precision: str = "fp32") 
     return run
 
 
-def test_settings_of_the_optimiser_are_those_of_now(tmp_path: Path) -> None:
-    before = saved(tmp_path)
-    now = training(tmp_path, OptimConfig(momentum=0.5, weight_decay=0.25))
-    restore(now)
+def test_settings_of_the_optimiser_come_from_the_new_command(tmp_path: Path) -> None:
+    before = saved(tmp_path).state
+    run = training(tmp_path, OptimConfig(momentum=0.5, weight_decay=0.25))
+    restore(run)
+    now = run.state
     [group] = now.optimizer.param_groups
     assert (group["momentum"], group["weight_decay"]) == (0.5, 0.25)
     assert torch.equal(now.model.weight, before.model.weight)
-    found, expected = (r.optimizer.state[r.model.weight] for r in (now, before))
-    assert torch.equal(found["momentum_buffer"], expected["momentum_buffer"])
+    loaded, expected = (r.optimizer.state[r.model.weight] for r in (now, before))
+    assert torch.equal(loaded["momentum_buffer"], expected["momentum_buffer"])
     assert now.samples == 4
 
 
-def test_other_groups_of_parameters_are_one_line(tmp_path: Path) -> None:
+def test_other_groups_of_parameters_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "a")
     other = OptimConfig(decay_norm_and_bias=False)
     with pytest.raises(EngineError, match="decay_norm_and_bias"):
@@ -97,22 +109,22 @@ def test_other_groups_of_parameters_are_one_line(tmp_path: Path) -> None:
 
 def test_momentum_switched_on_later_has_buffers(tmp_path: Path) -> None:
     saved(tmp_path, OptimConfig(momentum=0))
-    now = training(tmp_path)
-    restore(now)
-    assert not now.optimizer.state[now.model.weight]["momentum_buffer"].any()
+    run = training(tmp_path)
+    restore(run)
+    assert not run.state.optimizer.state[run.state.model.weight]["momentum_buffer"].any()
 
 
-def test_an_average_switched_on_later_begins_with_the_weights(tmp_path: Path) -> None:
-    before = saved(tmp_path)
-    now = training(tmp_path, OptimConfig(ema=0.9))
-    restore(now)
-    assert now.average is not None
-    assert torch.equal(now.average.model.weight, before.model.weight)
+def test_an_average_switched_on_later_starts_from_the_weights(tmp_path: Path) -> None:
+    before = saved(tmp_path).state
+    run = training(tmp_path, OptimConfig(ema=0.9))
+    restore(run)
+    assert run.state.average is not None
+    assert torch.equal(run.state.average.model.weight, before.model.weight)
 
 
 @dataclass
 class Scaler:
-    """Remembers what it is told."""
+    """Keeps a scale, as torch's GradScaler does."""
 
     scale: float
 
@@ -128,36 +140,54 @@ def test_the_scale_of_the_loss_is_kept_within_one_precision(
     precision: str, scale: float, tmp_path: Path
 ) -> None:
     before = training(tmp_path, precision="fp16")
-    before.scaler = Scaler(1024.0)  # type: ignore[assignment]
+    before.state.scaler = Scaler(1024.0)  # type: ignore[assignment]
     before.save()
     now = training(tmp_path, precision=precision)
-    now.scaler = Scaler(1.0)  # type: ignore[assignment]
+    now.state.scaler = Scaler(1.0)  # type: ignore[assignment]
     restore(now)
-    assert now.scaler.scale == scale  # type: ignore[attr-defined]
+    assert now.state.scaler.scale == scale  # type: ignore[attr-defined]
 
 
 def test_a_run_folder_can_be_resumed_from(tmp_path: Path) -> None:
-    before = saved(tmp_path / "a")
-    now = training(tmp_path / "b", resume=tmp_path / "a")
-    restore(now)
-    assert torch.equal(now.model.weight, before.model.weight)
+    before = saved(tmp_path / "a").state
+    run = training(tmp_path / "b", resume=tmp_path / "a")
+    restore(run)
+    assert torch.equal(run.state.model.weight, before.model.weight)
 
 
-class Late(World):
-    """The first of two processes; the other one stands at 8 videos."""
+class SecondProcess(World):
+    """Rank 1 of two processes, to which rank 0 sends the name of a checkpoint."""
 
-    def gather(self, array: np.ndarray) -> list[np.ndarray]:
-        return [array, np.full_like(array, 8)]
+    def __init__(self, name: Path) -> None:
+        super().__init__(1, 2)
+        self.name = name
+
+    def broadcast(self, data: bytes) -> bytes:
+        return json.dumps({"result": str(self.name), "error": "", "exit_code": 0}).encode()
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_processes_that_found_different_checkpoints_do_not_go_on(
-    there: bool, tmp_path: Path
-) -> None:
-    if there:
-        saved(tmp_path)
-    run = training(tmp_path, world=Late())
-    with pytest.raises(EngineError, match=f"rank 0 at {4 if there else 0}, rank 1 at 8"):
+def test_all_processes_load_the_checkpoint_that_rank_0_has_chosen(tmp_path: Path) -> None:
+    saved(tmp_path)
+    [first] = RunFolder(tmp_path).checkpoints.files()
+    later = saved(tmp_path)
+    step(later)
+    later.save()
+    run = training(tmp_path, world=SecondProcess(first))
+    restore(run)
+    assert run.state.samples == 4
+
+
+def test_a_process_that_does_not_see_the_chosen_checkpoint_stops(tmp_path: Path) -> None:
+    missing = tmp_path / "checkpoints" / "step-000000001-0123456789abcdef.pt"
+    with pytest.raises(EngineError, match=f"{missing}.* rank 1"):
+        restore(training(tmp_path, world=SecondProcess(missing)))
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path)
+    run = training(tmp_path)
+    run.state.split = FewerVideos()  # type: ignore[assignment]
+    with pytest.raises(EngineError, match="trained on 20 videos of 2 classes, d has 19"):
         restore(run)
 
 
@@ -165,5 +195,5 @@ def test_a_run_killed_before_its_first_checkpoint_starts_its_records_anew(tmp_pa
     run = training(tmp_path)
     run.folder.add({"kind": "train", "samples": 4, "loss": 1.0})
     restore(run)
-    assert run.samples == 0
+    assert run.state.samples == 0
     assert run.folder.metrics.read_text() == ""

@@ -1,0 +1,55 @@
+"""What a run is executed with: versions of the packages, and the commit of this project."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "webdataset", "av")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that influence a result."""
+    known = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            known[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    known["torch"] = str(torch.__version__)  # includes the build: +cpu, +cu130
+    if torch.version.cuda:
+        known["cuda"] = torch.version.cuda
+        known["cudnn"] = str(torch.backends.cudnn.version())
+    return known
+
+
+def dali_version(versions: dict[str, str]) -> str | None:
+    """Version of DALI in the result of `versions`, for CUDA 12 or 13."""
+    return next((v for name, v in versions.items() if name.startswith("nvidia-dali")), None)
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and uncommitted changes of this project's checkout; empty outside git."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    return {
+        "commit": commit,
+        "changes": _git("diff", "HEAD", "--stat"),
+        "diff": _git("diff", "HEAD"),
+    }
+
+
+def _git(*words: str) -> str | None:
+    folder = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(folder), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.rstrip()
