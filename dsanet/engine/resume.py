@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dsanet.engine.checkpoint import find_checkpoint, verify
 from dsanet.engine.config import TrainConfig, load_saved, plain
 from dsanet.engine.errors import EngineError, UsageError
@@ -138,7 +140,7 @@ def pick_checkpoint(training: Training) -> Path | None:
     """The checkpoint to start from: rank 0 chooses and verifies it, and tells all others.
 
     Raises:
-        EngineError: when all checkpoints are damaged, or this process does not see the chosen one.
+        EngineError: when all checkpoints are damaged, or a process does not see the chosen one.
     """
     checkpoints, resume = training.folder.checkpoints, training.config.resume
 
@@ -152,10 +154,11 @@ def pick_checkpoint(training: Training) -> Path | None:
     name = on_first_process(training.world, choose)
     if not name:
         return None
-    if not Path(name).is_file():
+    visible = training.world.gather(np.array([Path(name).is_file()]))
+    if missing := [rank for rank, flag in enumerate(visible) if not flag.all()]:
         raise EngineError(
-            f"{name}: rank {training.world.rank} does not see this file, rank 0 does; the file "
-            "system may show new files late: run the same command again"
+            f"{name}: rank 0 sees this file, rank {missing[0]} does not; the file system may show "
+            "new files late: run the same command again"
         )
     return Path(name)
 

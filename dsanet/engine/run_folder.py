@@ -109,7 +109,8 @@ class RunFolder:
             aside = self.metrics.with_suffix(".jsonl.damaged")
             with naming(aside), aside.open("ab") as file:
                 file.writelines(damaged)
-            report(f"WARNING: {self.metrics}: {len(damaged)} damaged lines moved to {aside.name}")
+            lines = "1 damaged line" if len(damaged) == 1 else f"{len(damaged)} damaged lines"
+            report(f"WARNING: {self.metrics}: {lines} moved to {aside.name}")
         write_atomic(self.metrics, b"".join(keep))
 
     def add(self, record: dict[str, Any]) -> None:

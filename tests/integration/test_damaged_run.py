@@ -50,7 +50,7 @@ def test_a_record_that_was_cut_short_is_set_aside(
     content = metrics.read_bytes()
     metrics.write_bytes(content + content[:20])
     assert begin(run) == 0
-    assert f"{metrics}: 1 damaged lines moved to" in capfd.readouterr().out
+    assert f"{metrics}: 1 damaged line moved to" in capfd.readouterr().out
     assert metrics.read_bytes() == content
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -165,6 +166,9 @@ class SecondProcess(World):
     def broadcast(self, data: bytes) -> bytes:
         return json.dumps({"result": str(self.name), "error": "", "exit_code": 0}).encode()
 
+    def gather(self, array: np.ndarray) -> list[np.ndarray]:
+        return [np.array([True]), array]
+
 
 def test_all_processes_load_the_checkpoint_that_rank_0_has_chosen(tmp_path: Path) -> None:
     saved(tmp_path)
@@ -179,7 +183,7 @@ def test_all_processes_load_the_checkpoint_that_rank_0_has_chosen(tmp_path: Path
 
 def test_a_process_that_does_not_see_the_chosen_checkpoint_stops(tmp_path: Path) -> None:
     missing = tmp_path / "checkpoints" / "step-000000001-0123456789abcdef.pt"
-    with pytest.raises(EngineError, match=f"{missing}.* rank 1"):
+    with pytest.raises(EngineError, match=f"{missing}.*rank 1 does not"):
         restore(training(tmp_path, world=SecondProcess(missing)))
 
 

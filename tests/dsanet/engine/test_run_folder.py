@@ -30,7 +30,7 @@ def test_a_continued_run_drops_what_it_will_record_again(tmp_path: Path) -> None
     lines: list[str] = []
     folder.truncate_metrics(16, 1, lines.append)
     assert [json.loads(line) for line in folder.metrics.read_text().splitlines()] == kept
-    assert lines == [f"WARNING: {folder.metrics}: 1 damaged lines moved to {ASIDE}"]
+    assert lines == [f"WARNING: {folder.metrics}: 1 damaged line moved to {ASIDE}"]
     assert (tmp_path / ASIDE).read_text() == '{"kind": "train", "samples": 1\n'
     folder.truncate_metrics(16, 1, lines.append)
     assert len(lines) == 1
