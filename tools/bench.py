@@ -78,7 +78,7 @@ def run_all(json: Path | None) -> int:
         report.write()
     print(f"{', '.join(ALL)}: {time.perf_counter() - begun:.0f} s")
     if failed:
-        print(f"error: failed: {', '.join(failed)}; see the rows above", file=sys.stderr)
+        print(f"error: failed: {', '.join(failed)}; see the tracebacks above", file=sys.stderr)
     return 1 if failed else 0
 
 

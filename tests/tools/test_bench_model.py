@@ -1,4 +1,4 @@
-"""tools/bench.py model: every row it promises, at a size that takes seconds."""
+"""tools/bench.py model: all its rows, at a size that takes seconds."""
 
 from __future__ import annotations
 

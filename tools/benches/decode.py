@@ -78,8 +78,8 @@ def run(args: argparse.Namespace, report: Report) -> None:
         folder = args.folder or Path(scratch)
         videos = make_videos(folder / "videos", args.videos)
         contest = Contest(args, folder, videos)
-        contest.ours()
-        contest.others()
+        contest.add_own()
+        contest.add_others()
         report.environment["clips"] = kind_of_videos()
         _measure(contest, args, report)
         contest.close()
@@ -143,7 +143,7 @@ class Contest:
         if self.args.only in name:
             self.contestants.append(Contestant(name, call, videos, stored))
 
-    def ours(self) -> None:
+    def add_own(self) -> None:
         """Add every way of this package that can run on this machine."""
         gpu = self.args.device != "cpu"
         h264 = make_shards(self.folder, self.videos, "h264", self.args.copies, gop=8)
@@ -152,28 +152,28 @@ class Contest:
         )
         for batch, threads in itertools.product(self.args.batch, self.args.threads):
             tag = f"batch {batch}, {threads or cores()} threads"
-            self._ours(f"ours: JPEG frames, {tag}", self.mjpeg, batch, threads=threads)
-            self._ours(
+            self._add_own(f"ours: JPEG frames, {tag}", self.mjpeg, batch, threads=threads)
+            self._add_own(
                 f"ours: JPEG frames, DALI resize, {tag}", self.mjpeg, batch, threads=threads,
                 resize="dali",
             )  # fmt: skip
             if gpu:
-                self._ours(
+                self._add_own(
                     f"ours: JPEG frames decoded on the CPU, {tag}", self.mjpeg, batch,
                     threads=threads, decode_on="cpu",
                 )  # fmt: skip
             decode = "video" if gpu else "pyav"
-            self._ours(f"ours: h264 GOP 8, {decode}, {tag}", h264, batch, threads=threads)
+            self._add_own(f"ours: h264 GOP 8, {decode}, {tag}", h264, batch, threads=threads)
             if vp9:
-                self._ours(f"ours: vp9 GOP 8, DALI video, {tag}", vp9, batch, threads=threads)
+                self._add_own(f"ours: vp9 GOP 8, DALI video, {tag}", vp9, batch, threads=threads)
         batch, threads = self.args.batch[0], self.args.threads[0]
-        self._ours("ours: mjpeg, DALI video", self.mjpeg, batch, threads=threads, decode="video")
-        self._ours("ours: mjpeg, reader webdataset", self.mjpeg, batch, threads=threads,
+        self._add_own("ours: mjpeg, DALI video", self.mjpeg, batch, threads=threads, decode="video")
+        self._add_own("ours: mjpeg, reader webdataset", self.mjpeg, batch, threads=threads,
                    reader="webdataset")  # fmt: skip
         if not gpu:
             self.absent.append("ours: JPEG frames on a GPU (no GPU here)")
 
-    def _ours(self, name: str, split: Split, batch_size: int, **settings: Any) -> None:
+    def _add_own(self, name: str, split: Split, batch_size: int, **settings: Any) -> None:
         loader = TrainLoader(
             split, self.sampling, AugmentConfig(), LoaderConfig(read_threads=4, **settings),
             seed=0, batch_size=batch_size, rank=Rank(device=self.args.device),
@@ -190,7 +190,7 @@ class Contest:
         # Training drops the tail of an epoch.
         self.add(name, call, len(loader) * batch_size, float(split.samples["size"].mean()))
 
-    def others(self) -> None:
+    def add_others(self) -> None:
         """Add other libraries: on the original files, on files of short GOPs, on JPEG files."""
         planner = TrainPlanner(self.mjpeg, self.sampling, AugmentConfig(), seed=0)
         keys = [self.mjpeg.key(sample) for sample in range(len(self.mjpeg))]
@@ -206,13 +206,13 @@ class Contest:
             if module == "PIL":
                 sets = [("folder of JPEGs", folders)]
             for label, items in sets:
-                self._other(f"{reader}, {label}", reader, module, items, plan)
+                self._add_other(f"{reader}, {label}", reader, module, items, plan)
         stored = float(np.mean([sum(p.stat().st_size for p in paths) for paths in folders]))
         call = dali_files(folders, plan, self.args)
         count = -(-len(folders) // self.args.batch[0]) * self.args.batch[0]
         self.add("DALI readers.file, folder of JPEGs", call, count, stored)
 
-    def _other(self, name: str, reader: str, module: str, items: list[Any], plan: Any) -> None:
+    def _add_other(self, name: str, reader: str, module: str, items: list[Any], plan: Any) -> None:
         try:
             importlib.import_module(module)
         except (ImportError, OSError, RuntimeError) as error:

@@ -125,17 +125,17 @@ class Round:
         self.size = Size(batch, View(4, frames, size), args.width or (64 if gpu else 32))
 
     def contestants(self) -> list[Contestant]:
-        """The released formulation, this package's, and the TSN and V4D networks beside it."""
+        """The released formulation, this package's, and the TSN and V4D networks for comparison."""
         half = "fp16" if self.device.type == "cuda" else "bf16"
-        beside = [f"{family}_{self.backbone}" for family in ("tsn", "v4d")]
-        beside = [name for name in beside if name in list_models() and name != self.name]
+        others = [f"{family}_{self.backbone}" for family in ("tsn", "v4d")]
+        others = [name for name in others if name in list_models() and name != self.name]
         chosen = [Contestant(self.name, "release", "fp32"), Contestant(self.name, "release", half)]
         for compiled in (False, True) if self.args.compile else (False,):
             if compiled:
                 chosen.append(Contestant(self.name, "release 3d", "bf16", compiled))
             elif self.device.type == "cpu":
                 chosen.append(Contestant(self.name, "folded", "fp32"))
-            names = (self.name, *beside) if compiled or not self.args.compile else (self.name,)
+            names = (self.name, *others) if compiled or not self.args.compile else (self.name,)
             chosen += [Contestant(n, "folded", "bf16", compiled) for n in names]
         return chosen
 

@@ -18,23 +18,23 @@ from pipelines.plan.planner import BatchPlan
 SIZE = 224
 
 
-def pyav_linear(path: Path, wanted: np.ndarray) -> np.ndarray:
-    """Decode from the first frame to the last wanted one."""
+def pyav_linear(path: Path, numbers: np.ndarray) -> np.ndarray:
+    """Decode from the first frame to the last one needed."""
     import av
 
-    numbers, frames = set(wanted.tolist()), {}
+    needed, frames = set(numbers.tolist()), {}
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
         for number, frame in enumerate(container.decode(video=0)):
-            if number in numbers:
+            if number in needed:
                 frames[number] = frame.to_ndarray(format="rgb24")
-            if number >= wanted.max():
+            if number >= numbers.max():
                 break
     last = frames[max(frames)]
-    return np.stack([frames.get(number, last) for number in wanted.tolist()])
+    return np.stack([frames.get(number, last) for number in numbers.tolist()])
 
 
-def pyav_seek(path: Path, wanted: np.ndarray) -> np.ndarray:
+def pyav_seek(path: Path, numbers: np.ndarray) -> np.ndarray:
     """Seek to the keyframe before each snippet."""
     import av
 
@@ -43,29 +43,29 @@ def pyav_seek(path: Path, wanted: np.ndarray) -> np.ndarray:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         ticks = float(1 / (stream.average_rate * stream.time_base))
-        for snippet in wanted.reshape(4, -1):
-            numbers = set(snippet.tolist())
+        for snippet in numbers.reshape(4, -1):
+            needed = set(snippet.tolist())
             container.seek(int(snippet[0] * ticks), stream=stream)
             for frame in container.decode(stream):
                 number = round(frame.pts / ticks)
-                if number in numbers:
+                if number in needed:
                     frames[number] = frame.to_ndarray(format="rgb24")
                 if number >= snippet[-1]:
                     break
     decoded = np.array(sorted(frames))
-    nearest = [int(decoded[np.abs(decoded - number).argmin()]) for number in wanted.tolist()]
+    nearest = [int(decoded[np.abs(decoded - number).argmin()]) for number in numbers.tolist()]
     return np.stack([frames[number] for number in nearest])
 
 
-def decord(path: Path, wanted: np.ndarray) -> np.ndarray:
+def decord(path: Path, numbers: np.ndarray) -> np.ndarray:
     """Read a batch of frames with decord on one thread."""
     import decord as library
 
     reader = library.VideoReader(str(path), num_threads=1)
-    return reader.get_batch(np.minimum(wanted, len(reader) - 1)).asnumpy()
+    return reader.get_batch(np.minimum(numbers, len(reader) - 1)).asnumpy()
 
 
-def torchcodec(path: Path, wanted: np.ndarray) -> np.ndarray:
+def torchcodec(path: Path, numbers: np.ndarray) -> np.ndarray:
     """Read frames with torchcodec on one thread, in its approximate seek mode."""
     from torchcodec.decoders import VideoDecoder
 
@@ -73,14 +73,14 @@ def torchcodec(path: Path, wanted: np.ndarray) -> np.ndarray:
         str(path), dimension_order="NHWC", seek_mode="approximate", num_ffmpeg_threads=1
     )
     count = decoder.metadata.num_frames or 300
-    return decoder.get_frames_at(np.minimum(wanted, count - 1).tolist()).data.numpy()
+    return decoder.get_frames_at(np.minimum(numbers, count - 1).tolist()).data.numpy()
 
 
-def pillow(paths: list[Path], wanted: np.ndarray) -> np.ndarray:
+def pillow(paths: list[Path], numbers: np.ndarray) -> np.ndarray:
     """Read one JPEG file per frame, the form in which the released trainer keeps its data."""
     from PIL import Image
 
-    return np.stack([np.asarray(Image.open(paths[number])) for number in wanted.tolist()])
+    return np.stack([np.asarray(Image.open(paths[number])) for number in numbers.tolist()])
 
 
 READERS: dict[str, tuple[str, Callable[[Any, np.ndarray], np.ndarray]]] = {
