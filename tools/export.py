@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a trained network for other programs: torch.export (.pt2) or ONNX (.onnx), and check it.
+"""Export a network for other programs, as torch.export (.pt2) or ONNX (.onnx), and check the file.
 
 python tools/export.py --checkpoint RUN --out model.onnx --fold-bn
 python tools/export.py --model i3d_r50 --num-classes 400 --weights FILE.pth --out model.pt2
@@ -30,11 +30,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="a run folder, or one of its .pt files")
-    source.add_argument("--model", metavar="NAME", help="a network by name")
-    parser.add_argument("--weights", type=Path, help="with --model: a weights file")
-    parser.add_argument("--num-classes", type=int, help="with --model")
-    parser.add_argument("--segments", type=int, metavar="U", help="with --model (4)")
-    parser.add_argument("--frames", type=int, metavar="T", help="the run's, or 4")
+    source.add_argument("--model", metavar="NAME", help="the name of a network")
+    parser.add_argument("--weights", type=Path, help="with --model: file of weights")
+    parser.add_argument("--num-classes", type=int, help="with --model: number of classes")
+    parser.add_argument("--segments", type=int, metavar="U", help="with --model: snippets (4)")
+    parser.add_argument(
+        "--frames", type=int, metavar="T", help="frames per snippet (the run's, or 4)"
+    )
     parser.add_argument("--size", type=int, help="height and width of a clip in pixels (224)")
     parser.add_argument("--fold-bn", action="store_true", help="fold batch norms into convolutions")
     parser.add_argument("--out", type=Path, required=True, help="FILE.onnx or FILE.pt2")
@@ -47,7 +49,7 @@ def parse() -> argparse.Namespace:
 
 
 def load(args: argparse.Namespace) -> tuple[Recognizer, ClipShape]:
-    """The network asked for, and the clips it is exported for."""
+    """The network, and the shape of the clips for which it is exported."""
     if args.model:
         segments = args.segments or 4
         model = build_model(args.model, num_classes=args.num_classes, segments=segments)
@@ -62,7 +64,7 @@ def load(args: argparse.Namespace) -> tuple[Recognizer, ClipShape]:
 
 
 def runner(path: Path) -> Callable[[Tensor], Tensor]:
-    """The written file as a function of clips, by the program that will run it."""
+    """Load the file with the library that will run it, as a function of clips."""
     if path.suffix == ".pt2":
         return torch.export.load(path).module()
     try:
@@ -95,8 +97,8 @@ def write(model: Recognizer, shape: ClipShape, path: Path) -> None:
 
 def main() -> int:
     args = parse()
-    # The exporter's remarks on packages not used here, on itself, and on channels_last weights
-    # (which the check below shows to come back whole).
+    # Hide the exporter's warnings about unused packages, about itself, and about channels_last
+    # weights, which the check below shows to be exported correctly.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", FutureWarning)
     warnings.filterwarnings("ignore", "No complete tensor", UserWarning)

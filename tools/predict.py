@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Say what a trained network sees in video files.
+"""Predict the classes of video files with a trained network.
 
 python tools/predict.py --checkpoint RUN holiday.mp4 party.webm
-python tools/predict.py --checkpoint RUN --top 3 --json found.json *.mp4
+python tools/predict.py --checkpoint RUN --top 3 --json predictions.json *.mp4
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files could not be read (listed).
 """
@@ -29,11 +29,15 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
     parser.add_argument("--checkpoint", required=True, type=Path, help="run folder or .pt file")
-    parser.add_argument("--which", choices=("last", "best"), default="last")
-    parser.add_argument("--clips", type=int, default=8, help="along the video (default: 8)")
-    parser.add_argument("--crops", type=int, choices=(1, 3), default=3)
+    parser.add_argument(
+        "--which", choices=("last", "best"), default="last", help="which checkpoint"
+    )
+    parser.add_argument("--clips", type=int, default=8, help="clips along each video (default: 8)")
+    parser.add_argument(
+        "--crops", type=int, choices=(1, 3), default=3, help="crops of each clip (3)"
+    )
     parser.add_argument("--top", type=int, default=5, help="classes shown (default: 5)")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--json", type=Path, help="also write the predictions here")
     return parser.parse_args()
 
@@ -43,8 +47,8 @@ def show(prediction: Prediction) -> None:
         print(f"error: {prediction.video}: {prediction.error}", file=sys.stderr)
         return
     print(prediction.video)
-    for name, share in prediction.classes:
-        print(f"  {share:6.1%}  {name}")
+    for name, probability in prediction.classes:
+        print(f"  {probability:6.1%}  {name}")
 
 
 def main() -> int:
