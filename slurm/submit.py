@@ -152,7 +152,7 @@ def check(script: Path, jobs: Sequence[Job]) -> None:
     if call is None:
         return
     from dsanet.engine import EngineError
-    from dsanet.engine.config import parse_train
+    from dsanet.engine.command_line import parse_train
 
     try:
         for job in jobs:

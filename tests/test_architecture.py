@@ -22,7 +22,7 @@ LAYERS = (
     ("dsanet.engine.environment",),
     ("dsanet.engine.report",),
     ("dsanet.engine.execution", "dsanet.engine.batching"),
-    ("dsanet.engine.config", "dsanet.engine.cli_errors"),
+    ("dsanet.engine.command_line", "dsanet.engine.config", "dsanet.engine.cli_errors"),
     ("dsanet.engine.launch",),
     ("dsanet.engine.optim", "dsanet.engine.loss", "dsanet.engine.checkpoint"),
     ("dsanet.engine.errors", "dsanet.engine"),

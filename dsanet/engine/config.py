@@ -1,29 +1,21 @@
-"""Settings of a run: recipe, then files, then dotted keys of the command line."""
+"""Settings of a training run: one dataclass for each group of keys."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 
 from dsanet import NetworkConfig
 from dsanet.engine.checkpoint import CheckpointConfig
-from dsanet.engine.cli_errors import explain
 from dsanet.engine.errors import UsageError
 from dsanet.engine.loss import LossConfig
 from dsanet.engine.optim import OptimConfig, ScheduleConfig
 from dsanet.errors import check_choices, require
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig
-
-Settings = TypeVar("Settings")
-RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -183,112 +175,6 @@ def check_not_empty(settings: Any, *names: str) -> None:
             raise UsageError(f"--{name} must not be empty")
 
 
-def recipes() -> list[str]:
-    """Names of the recipes that come with the project."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def recipe_path(name: str) -> Path:
-    """File of a recipe.
-
-    Raises:
-        UsageError: for a name that is not there, with the nearest one.
-    """
-    if name not in recipes():
-        near = difflib.get_close_matches(name, recipes(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipes())}"
-        raise UsageError(f"no recipe called {name!r}; {hint}")
-    return RECIPES / f"{name}.yaml"
-
-
-def _take(words: list[str], flag: str) -> tuple[list[str], list[str]]:
-    """The values given to a flag, in either spelling, and the command line without them."""
-    values, rest = [], []
-    left = iter(words)
-    for word in left:
-        if word == flag:
-            values.append(next(left, ""))
-        elif word.startswith(f"{flag}="):
-            values.append(word.split("=", 1)[1])
-        else:
-            rest.append(word)
-    return values, rest
-
-
-def _arranged(argv: Sequence[str]) -> list[str]:
-    """The command line in order of precedence: the recipe's file, other files, single keys.
-
-    A run that is continued without recipe and file brings its own settings.
-    """
-    files, words = _take(list(argv), "--config")
-    recipe, _ = _take(words, "--recipe")
-    out, _ = _take(words, "--out")
-    if recipe:
-        files.insert(0, str(recipe_path(recipe[-1])))
-    elif out and not files and (saved := Path(out[-1]) / "config.yaml").is_file():
-        files.insert(0, str(saved))
-    for path in files:
-        check_file(Path(path))
-    return [*(f"--config={path}" for path in files), *words]
-
-
-def check_file(path: Path) -> None:
-    """Refuse a file of settings that is none; one that is not there is the parser's to name.
-
-    Raises:
-        UsageError: naming the file and the place in it.
-    """
-    if not path.is_file():
-        return
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = "it is no text in UTF-8" if isinstance(error, ValueError) else _place(error)
-        raise UsageError(f"{path} cannot be read as YAML: {reason}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no settings: it must have lines such as `seed: 1`")
-
-
-def _place(error: yaml.YAMLError) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return f"{problem or error}{where}"
-
-
-def parse_dataclass(parser: ArgumentParser, kind: type[Settings], argv: Sequence[str]) -> Settings:
-    """Parse a command line into a dataclass, whose fields become its keys.
-
-    Raises:
-        UsageError: with one line that names the key.
-    """
-    parser.add_class_arguments(kind)
-    try:
-        values = parser.parse_args(list(argv))
-        made = dict(parser.instantiate(values))
-    except ArgumentError as error:
-        raise UsageError(
-            explain(str(error), [action.dest for action in parser._actions])
-        ) from error
-    made.pop("config", None)
-    return kind(**made)
-
-
-def parse_train(argv: Sequence[str] | None = None) -> TrainConfig:
-    """Merge recipe, files and command line; unknown keys are errors.
-
-    Raises:
-        UsageError: with one line that names the key.
-    """
-    parser = ArgumentParser(
-        prog="train.py",
-        exit_on_error=False,
-        allow_abbrev=False,
-        description="Train a network on a shard set; run it again to continue.",
-    )
-    parser.add_argument("--config", action="config", help="YAML file; several are merged in order")
-    return parse_dataclass(parser, TrainConfig, _arranged(sys.argv[1:] if argv is None else argv))
-
-
 def plain(value: Any) -> Any:
     """A setting as YAML and JSON know it: dictionaries, lists, numbers, text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -301,14 +187,3 @@ def plain(value: Any) -> Any:
 def dump(config: TrainConfig) -> str:
     """The merged configuration as YAML that `--config` reads back."""
     return yaml.safe_dump(plain(config), sort_keys=False)
-
-
-def load_saved(path: Path) -> TrainConfig:
-    """Configuration of an existing run.
-
-    Raises:
-        UsageError: when the file is missing or no configuration.
-    """
-    if not path.is_file():
-        raise UsageError(f"{path.parent} is no run folder: it has no {path.name}")
-    return parse_train([f"--config={path}"])

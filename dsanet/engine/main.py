@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from dsanet.engine.batching import describe
-from dsanet.engine.config import parse_train
+from dsanet.engine.command_line import parse_train
 from dsanet.engine.environment import versions
 from dsanet.engine.evaluation.evaluate import out_folder, parse_eval, run_evaluation
 from dsanet.engine.launch.distributed import connect, disconnect, roll_call

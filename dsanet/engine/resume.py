@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from dsanet.engine.checkpoint import find_checkpoint, verify
-from dsanet.engine.config import TrainConfig, load_saved, plain
+from dsanet.engine.command_line import load_saved
+from dsanet.engine.config import TrainConfig, plain
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.reader_state import own_state

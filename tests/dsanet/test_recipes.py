@@ -8,7 +8,8 @@ import pytest
 
 import dsanet
 from dsanet.engine.batching import plan_steps
-from dsanet.engine.config import RECIPES, TrainConfig, parse_train, recipes
+from dsanet.engine.command_line import RECIPES, parse_train, recipes
+from dsanet.engine.config import TrainConfig
 from dsanet.engine.optim import peak_rate
 from dsanet.engine.setup import build_network
 

@@ -75,7 +75,7 @@ def test_damaged_settings_alone_are_one_line(
     (run / "config.yaml").write_bytes(b"{{{: ]")
     assert train_here("--data", small_shards, "--out", run) == 2
     [line] = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"error: {run}/config.yaml cannot be read as YAML: ")
+    assert line.startswith(f"error: {run}/config.yaml: not valid YAML: ")
 
 
 @pytest.mark.parametrize("place", ["run", "run/checkpoints"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dsanet.engine import EngineError
-from dsanet.engine.config import load_saved
+from dsanet.engine.command_line import load_saved
 from dsanet.engine.preflight import check_disk
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.setup import Training

@@ -11,7 +11,8 @@ from ablate import commands, folder_name
 from ablations import TABLES
 
 import dsanet
-from dsanet.engine.config import parse_train, plain
+from dsanet.engine.command_line import parse_train
+from dsanet.engine.config import plain
 from dsanet.engine.evaluation.evaluate import parse_eval
 
 ROWS = {f"{number}: {row.label}": row for number, rows in TABLES.items() for row in rows}

@@ -18,7 +18,7 @@ from demo_videos import (
     write_split,
 )
 
-from dsanet.engine.config import recipe_path
+from dsanet.engine.command_line import recipe_path
 from pipelines import SamplingConfig
 from pipelines.plan.sampling import test_frames as clips_of
 from pipelines.plan.sampling import train_frames, val_frames

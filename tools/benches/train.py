@@ -23,7 +23,7 @@ from benches.shard_sets import describe, repeat_split, shard_set
 from benches.timing import halves_of_cores
 from benches.videos import kind_of_videos
 from dsanet.engine import EngineError
-from dsanet.engine.config import parse_train
+from dsanet.engine.command_line import parse_train
 from dsanet.engine.launch.distributed import World, use_device
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jsonargparse import ArgumentParser
 
 from dsanet.engine import execution
 from dsanet.engine.checkpoint import fingerprint, write_atomic
-from dsanet.engine.config import check_not_empty, parse_dataclass, plain
+from dsanet.engine.command_line import build_parser, parse_dataclass
+from dsanet.engine.config import check_not_empty, plain
 from dsanet.engine.environment import versions
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.evaluation.accuracy import scores_of
@@ -87,12 +87,7 @@ def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
     Raises:
         UsageError: with one line that names the key.
     """
-    parser = ArgumentParser(
-        prog="eval.py",
-        exit_on_error=False,
-        allow_abbrev=False,
-        description="Evaluate a run on a split.",
-    )
+    parser = build_parser("eval.py", "Evaluate a run on a split.")
     config = parse_dataclass(parser, EvalConfig, sys.argv[1:] if argv is None else argv)
     check_not_empty(config, "data")
     return config

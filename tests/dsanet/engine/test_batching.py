@@ -10,7 +10,8 @@ import torch
 
 from dsanet.engine import UsageError
 from dsanet.engine.batching import describe, every_nth, interleaved, plan_steps
-from dsanet.engine.config import BatchConfig, TrainConfig, recipes
+from dsanet.engine.command_line import recipes
+from dsanet.engine.config import BatchConfig, TrainConfig
 
 CONFIG = TrainConfig(data="d", model="dsa_i3d_r50", out="o")
 

@@ -1,0 +1,152 @@
+"""Parsing of the command line: a recipe, then YAML files, then single keys; later ones win."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from dsanet.engine.cli_errors import explain_refusal
+from dsanet.engine.config import TrainConfig
+from dsanet.engine.errors import UsageError
+
+Settings = TypeVar("Settings")
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """File of a recipe.
+
+    Raises:
+        UsageError: for an unknown name; the message names the nearest recipe.
+    """
+    known = recipes()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"no recipe is called {name!r}; {hint}")
+    return RECIPES / f"{name}.yaml"
+
+
+def parse_train(argv: Sequence[str] | None = None) -> TrainConfig:
+    """Settings of a training run, merged from its recipe, its files and the command line.
+
+    argv: the words after `train.py`; None takes those of this process.
+
+    Raises:
+        UsageError: for an unknown key or a wrong value; the message names the key.
+    """
+    files, words = _split_off_files(sys.argv[1:] if argv is None else argv)
+    for path in files:
+        _check_file(path)
+    parser = build_parser(
+        "train.py", "Train a network on a shard set; run the same command again to continue."
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML file of settings; of several, later ones win"
+    )
+    return parse_dataclass(parser, TrainConfig, words, files)
+
+
+def build_parser(program: str, description: str) -> ArgumentParser:
+    """A parser without keys that raises its errors and takes no abbreviated keys."""
+    return ArgumentParser(
+        prog=program, description=description, exit_on_error=False, allow_abbrev=False
+    )
+
+
+def parse_dataclass(
+    parser: ArgumentParser, kind: type[Settings], argv: Sequence[str], files: Sequence[Path] = ()
+) -> Settings:
+    """Parse a command line into a dataclass; each of its fields is a key.
+
+    files: YAML files of settings, which the command line overrides.
+
+    Raises:
+        UsageError: for an unknown key or a wrong value; the message names the key.
+    """
+    parser.add_class_arguments(kind)
+    try:
+        namespace = parser.parse_args([*(f"--config={path}" for path in files), *argv])
+        settings = dict(parser.instantiate(namespace))
+    except ArgumentError as error:
+        raise UsageError(explain_refusal(kind, argv, files, str(error))) from error
+    settings.pop("config", None)
+    return kind(**settings)
+
+
+def load_saved(path: Path) -> TrainConfig:
+    """Settings of an existing run, from its config.yaml.
+
+    Raises:
+        UsageError: when the file is missing or does not hold the settings of a run.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path.parent} is not a run folder: it has no {path.name}")
+    return parse_train([f"--config={path}"])
+
+
+def _split_off_files(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The files of settings that a command line names, the recipe's first, and its other words.
+
+    A run that is continued without a recipe or a file takes the settings saved in its folder.
+    """
+    names, words = _split_off(argv, "--config")
+    files = [Path(name) for name in names]
+    recipe, _ = _split_off(words, "--recipe")
+    out, _ = _split_off(words, "--out")
+    if recipe:
+        files.insert(0, recipe_path(recipe[-1]))
+    elif out and not files and (saved := Path(out[-1]) / "config.yaml").is_file():
+        files.append(saved)
+    return files, words
+
+
+def _split_off(words: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
+    """Values of a flag, given as `--flag VALUE` or `--flag=VALUE`, and the remaining words.
+
+    Raises:
+        UsageError: for an empty value, as an unset variable of a shell script gives it.
+    """
+    values, rest = [], []
+    remaining = iter(words)
+    for word in remaining:
+        if word == flag:
+            values.append(next(remaining, ""))
+        elif word.startswith(f"{flag}="):
+            values.append(word.split("=", 1)[1])
+        else:
+            rest.append(word)
+    if "" in values:
+        raise UsageError(f"{flag} must not be empty")
+    return values, rest
+
+
+def _check_file(path: Path) -> None:
+    """Raise UsageError for a file that is not YAML with keys; the parser reports a missing one."""
+    if not path.is_file():
+        return
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not valid YAML: the file is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {_first_problem(error)}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: holds no settings; write lines such as `seed: 1`")
+
+
+def _first_problem(error: yaml.YAMLError) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    position = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{problem or error}{position}"
