@@ -23,11 +23,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_precision(wanted: str, device: torch.device, *, training: bool = False) -> str:
-    """`auto` is bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.
+    """The precision of forward passes; `auto` is bf16 on a GPU that has it, fp16 on an older one,
+    fp32 on a CPU.
 
     Raises:
-        UsageError: for fp16 on a CPU, and for training in bf16 there: oneDNN's gradients of 3-D
-            convolutions in bf16 are at times not finite (seen with torch 2.13 on Zen 4).
+        UsageError: for fp16 on a CPU, and for training in bf16 there: with oneDNN 3.12 (torch 2.13)
+            the bf16 weight gradient of a convolution with 3 taps over a depth of 2 is wrong on CPUs
+            with AVX-512, and often finite; see tests/dsanet/test_bf16_on_cpu.py.
     """
     if device.type == "cpu" and (wanted == "fp16" or (wanted == "bf16" and training)):
         raise UsageError(f"precision {wanted} needs a GPU: take fp32 on a CPU")
