@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dsanet.errors import ModelError
-from dsanet.folding import at_least_float32
+from dsanet.folding import at_least_float32, autocast_disabled
 from dsanet.trunk import Trunk
 
 # ImageNet's RGB statistics on a scale of 0 to 255, as in the released configuration.
@@ -20,7 +20,8 @@ class Recognizer(nn.Module):
     ``segments`` is the U that a network which mixes snippets needs, or None where any number of
     snippets is averaged. ``train_segments`` is the U to train with (1: clip-based). Logits, not
     probabilities, are averaged over the snippets, as in TSN and the released code. Dropout draws
-    one mask per snippet.
+    one mask per snippet. Pooling, classifier and average stay in float32 under autocast, forward
+    and backward.
 
     ``scale`` and ``shift`` normalise the bytes inside the graph, so that a compiled network reads
     the clip once. They are not in the state dict.
@@ -69,8 +70,9 @@ class Recognizer(nn.Module):
         maps = self.trunk(x * self.scale + self.shift, frames)
         pooled = maps.permute(0, 2, 3, 1).unflatten(0, (-1, snippets, frames))
         features = pooled.mean(dim=(2, 3, 4), dtype=at_least_float32(maps.dtype))  # (B, U, C)
-        logits = self.fc(self.dropout(features))
-        return logits.mean(dim=1, dtype=at_least_float32(logits.dtype))
+        # bfloat16 has so few digits that many videos would have two best classes.
+        with autocast_disabled(features.device.type):
+            return self.fc(self.dropout(features)).mean(dim=1)
 
     def _check(self, clips: Tensor) -> None:
         if clips.dtype != torch.uint8 or clips.ndim != 6 or clips.shape[-1] != 3:
