@@ -12,9 +12,9 @@ from dsanet.engine.batching import describe
 from dsanet.engine.command_line import parse_train
 from dsanet.engine.environment import versions
 from dsanet.engine.evaluation.evaluate import out_folder, parse_eval, run_evaluation
-from dsanet.engine.launch.distributed import connect, disconnect, roll_call
+from dsanet.engine.launch.distributed import connect, count_processes, disconnect
 from dsanet.engine.launch.requeue import requeue
-from dsanet.engine.launch.signals import Interrupted, Signals, Stop, leave_undisturbed
+from dsanet.engine.launch.signals import Interrupted, Signals, Stop, ignore_sigterm
 from dsanet.engine.preflight import preflight
 from dsanet.engine.report.console import Console
 from dsanet.engine.resume import open_folder, restore
@@ -69,19 +69,21 @@ def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     world = connect(runtime.device, runtime.timeout_minutes, runtime.rendezvous_minutes)
     processes = world.gather_text(world.describe())
     title = f"{config.model} -> {config.out}"
-    with Console(RunFolder(config.out).log, title=title, speak=world.main) as console:
-        open_folder(config, world, processes, console.say)
+    with Console(RunFolder(config.out).log, title=title, enabled=world.main) as console:
+        open_folder(config, world, processes, console.print)
         training = build_training(config, world, console, signals)
         try:
             for line in summary_lines(training, processes):
-                console.say(line)
+                console.print(line)
             restore(training)
             if config.runtime.preflight:
                 preflight(training)
             stop = Trainer(training).run()
             if stop:
                 return end_early(training, stop)
-            console.say(f"done after epoch {training.state.layout.epochs}; run folder {config.out}")
+            console.print(
+                f"done after epoch {training.state.layout.epochs}; run folder {config.out}"
+            )
         finally:
             training.close()
     return 0
@@ -95,7 +97,7 @@ def summary_lines(training: Training, processes: list[str]) -> list[str]:
     return [
         f"network: {config.model}, {len(split.classes)} classes, {count:,} parameters, "
         f"{training.state.precision}",
-        f"processes: {roll_call(processes)}",
+        f"processes: {count_processes(processes)}",
         f"versions: {packages}",
         f"data: {len(split)} videos in {split.name} of {config.data} ({split.codec})",
         *describe(config, training.state.layout),
@@ -104,12 +106,12 @@ def summary_lines(training: Training, processes: list[str]) -> list[str]:
 
 def end_early(training: Training, stop: Stop) -> int:
     """After a signal and a save: requeue the job if SLURM is about to end it; the exit code."""
-    leave_undisturbed()  # scontrol inherits it: the requeueing itself has SIGTERM sent to all
+    ignore_sigterm()  # scontrol inherits it: the requeueing itself has SIGTERM sent to all
     next_step = "run the same command again to continue"
     if stop == Stop.REQUEUE and training.world.main:
         next_step = requeue(training.config.runtime.max_requeues).message
     step = training.state.step
-    training.console.say(f"stopped by a signal after step {step}, saved; {next_step}")
+    training.console.print(f"stopped by a signal after step {step}, saved; {next_step}")
     # No process may exit before the job is requeued: srun would kill the one that requeues it.
     training.world.barrier()
     return stop.exit_code
@@ -119,12 +121,14 @@ def eval_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     """The command eval.py; returns its exit code, 3 when videos are missing."""
     config = parse_eval(argv)
     world = connect(config.device, rendezvous_minutes=config.rendezvous_minutes)
-    with Console(title=f"evaluating {config.checkpoint}", speak=world.main) as console:
+    with Console(title=f"evaluating {config.checkpoint}", enabled=world.main) as console:
         try:
             summary = run_evaluation(config, world, console, signals)
         except Interrupted as interruption:
-            leave_undisturbed()
-            console.say("stopped by a signal, scores kept; run the same command again to continue")
+            ignore_sigterm()
+            console.print(
+                "stopped by a signal, scores kept; run the same command again to continue"
+            )
             return interruption.stop.exit_code
     if world.main:
         scores = "  ".join(f"{k} {100 * summary[k]:.2f}" for k in ("top1", "top5", "map"))

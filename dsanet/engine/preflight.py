@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import datetime
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ import torch.distributed as dist
 from dsanet.engine.errors import EngineError
 from dsanet.engine.execution import autocast
 from dsanet.engine.loss import Targets, cross_entropy
+from dsanet.engine.report.console import format_duration
 from dsanet.engine.setup import Training
 from shards import Split
 from shards.format.index import check_idx_files
@@ -41,10 +40,10 @@ def preflight(training: Training) -> None:
     step, validation = time_step_and_validation(training)
     if state.samples >= state.layout.total:
         return
-    console.say(estimate(training, step, validation, size))
+    console.print(estimate(training, step, validation, size))
     if (speed := allreduce_speed(training)) is not None:
         count = training.world.size
-        console.say(f"all-reduce of gradients: {speed:.1f} GB/s over {count} processes")
+        console.print(f"all-reduce of gradients: {speed:.1f} GB/s over {count} processes")
 
 
 def check_tars(split: Split) -> None:
@@ -106,16 +105,12 @@ def estimate(training: Training, step: float, validation: float, size: int) -> s
     parts = [f"{steps} steps of {1000 * step:.0f} ms"]
     if validations:
         plural = "s" if validations > 1 else ""
-        parts.append(f"{validations} validation{plural} of {_clock(validation)}")
-    total = _clock(steps * step + validations * validation)
+        parts.append(f"{validations} validation{plural} of {format_duration(validation)}")
+    total = format_duration(steps * step + validations * validation)
     return (
         f"estimate: {' and '.join(parts)}, {total} in all if loading keeps up; "
         f"{training.config.checkpoint.keep + 1} checkpoints of {size / GIB:.2f} GiB"
     )
-
-
-def _clock(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=math.ceil(seconds)))
 
 
 def validations_left(training: Training) -> int:

@@ -128,11 +128,11 @@ def restore(training: Training) -> None:
         state.load_state_dict(content, path)
         in_mid_epoch = state.samples % state.layout.samples_per_epoch
         if config.loader.reader == "webdataset" and in_mid_epoch:
-            state.reader = own_state(content, training.world, training.console.say)
+            state.reader = own_state(content, training.world, training.console.print)
     if training.world.main:
         _repair_folder(training, content)
     if content:
-        training.console.say(
+        training.console.print(
             f"continuing after step {state.step} (epoch {state.epoch:.2f}), {state.samples} videos"
         )
 
@@ -146,7 +146,7 @@ def pick_checkpoint(training: Training) -> Path | None:
     checkpoints, resume = training.folder.checkpoints, training.config.resume
 
     def choose() -> str:
-        path = checkpoints.newest_intact(training.console.say, set_aside=True)
+        path = checkpoints.newest_intact(training.console.print, set_aside=True)
         if path is None and resume:
             path = find_checkpoint(Path(resume), "last")
             verify(path)
@@ -170,7 +170,7 @@ def _repair_folder(training: Training, content: CheckpointContent | None) -> Non
     A run may have been killed between a checkpoint and its mark, or before its first checkpoint.
     """
     folder, state = training.folder, training.state
-    folder.truncate_metrics(state.samples, state.validated, training.console.say)
+    folder.truncate_metrics(state.samples, state.validated, training.console.print)
     files = folder.checkpoints.files()
     if content and files:
         folder.checkpoints.update_best(files[-1], content["score"])

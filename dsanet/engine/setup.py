@@ -20,7 +20,7 @@ from dsanet.engine.launch.signals import Signals
 from dsanet.engine.optim import WeightAverage, build_optimizer
 from dsanet.engine.reader_state import gather_states
 from dsanet.engine.report.console import Console
-from dsanet.engine.report.tensorboard import Board
+from dsanet.engine.report.tensorboard import TensorBoardWriter
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.run_state import RunState
 from pipelines import Rank, TrainLoader, open_data
@@ -37,7 +37,7 @@ class Training:
         network: the same network, compiled and distributed: the one to call.
         loader: training batches.
         validator: None without a validation split.
-        board: TensorBoard's files; None on other processes than rank 0, and where not wanted.
+        tensorboard: None on all processes but rank 0, and without `log.tensorboard`.
     """
 
     config: TrainConfig
@@ -49,7 +49,7 @@ class Training:
     network: nn.Module
     loader: TrainLoader
     validator: Validator | None = None
-    board: Board | None = None
+    tensorboard: TensorBoardWriter | None = None
 
     def save(self, score: float | None = None) -> None:
         """Write a checkpoint; every process must call it.
@@ -74,8 +74,8 @@ class Training:
         self.loader.close()
         if self.validator is not None:
             self.validator.close()
-        if self.board is not None:
-            self.board.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
 
 
 def build_training(
@@ -91,7 +91,7 @@ def build_training(
     folder = RunFolder(config.out, config.checkpoint.keep)
     execution.configure(config.runtime, world.device)
     state = build_state(config, world, train, layout, console)
-    network = execution.compiled(state.model, config.compile, world.device, console.say)
+    network = execution.compiled(state.model, config.compile, world.device, console.print)
     training = Training(
         config,
         world,
@@ -103,7 +103,7 @@ def build_training(
         loader=build_loader(config, world, train, layout, folder),
     )
     if config.log.tensorboard and world.main:
-        training.board = Board(folder.path / "tensorboard")
+        training.tensorboard = TensorBoardWriter(folder.path / "tensorboard")
     if val is not None:
         training.validator = Validator(config, world, val, state.precision, console)
     return training
@@ -122,7 +122,7 @@ def build_state(
     if config.weights:
         path = Path(config.weights)
         path = find_checkpoint(path, "last") if path.is_dir() else path
-        console.say(f"weights: {dsanet.load_weights(model, path)}")
+        console.print(f"weights: {dsanet.load_weights(model, path)}")
     model.to(world.device)
     if config.runtime.sync_batchnorm:
         model = execution.synchronised(model, world, config.compile)

@@ -24,7 +24,7 @@ from dsanet.engine.nonfinite import replace_nonfinite
 from dsanet.engine.optim import peak_rate, schedule_factor, set_rate
 from dsanet.engine.reader_state import open_epoch
 from dsanet.engine.report.gpu_usage import GpuMonitor
-from dsanet.engine.report.records import STATS, Pending, Window, epoch_record, train_record
+from dsanet.engine.report.records import STATS, PendingStep, Window, epoch_record, train_record
 from dsanet.engine.report.stall_meter import StepMeter, Times
 from dsanet.engine.setup import Training
 from pipelines import Batch
@@ -69,8 +69,8 @@ class Trainer:
         self.monitor = GpuMonitor(training.world)
         self.window = Window()
         self.epoch_times = Times()
-        self.pending: Pending | None = None
-        self.latest: tuple[Pending, float] | None = None
+        self.pending: PendingStep | None = None
+        self.latest: tuple[PendingStep, float] | None = None
         self.stop = Stop.NO
         self.save_wanted = False
         self.saved_at = time.monotonic()
@@ -94,8 +94,8 @@ class Trainer:
         state, length = self.state, self.layout.samples_per_epoch
         start = state.samples - epoch * length
         reader = state.reader if start else None
-        say = self.training.console.say
-        batches = open_epoch(self.training.loader, epoch, start, reader, say)
+        report = self.training.console.print
+        batches = open_epoch(self.training.loader, epoch, start, reader, report)
         with hang_watchdog(self.config.runtime.watchdog_minutes) as restart_watchdog:
             return self.train_steps(batches, (epoch + 1) * length, restart_watchdog)
 
@@ -183,7 +183,7 @@ class Trainer:
 
     def start_reading(
         self, start: int, rate: float, stats: Tensor, norm: Tensor, ids: np.ndarray
-    ) -> Pending:
+    ) -> PendingStep:
         """Sum the step's statistics over processes and start to copy them to the CPU.
 
         The wish to stop or save is among them, so that all processes act on it at the same step.
@@ -200,7 +200,7 @@ class Trainer:
             ready = torch.cuda.Event()
             ready.record()
         times = self.meter.finish(self.layout.videos)
-        return Pending(self.state.step, start, rate, stats, norm, ready, times, ids)
+        return PendingStep(self.state.step, start, rate, stats, norm, ready, times, ids)
 
     def read_pending(self) -> None:
         """Read the pending step's results and act on them, in the same way on every process.
@@ -262,9 +262,9 @@ class Trainer:
         if not self.world.main:
             return
         self.training.folder.add(record)
-        self.training.console.show(record)
-        if self.training.board is not None:
-            self.training.board.add(record)
+        self.training.console.show_record(record)
+        if self.training.tensorboard is not None:
+            self.training.tensorboard.add(record)
 
     def global_ids(self, ids: np.ndarray) -> list[int]:
         """Sample ids of the step over all processes, in the order of the epoch's plan."""
@@ -291,7 +291,7 @@ class Trainer:
         self.emit({"kind": "val", "samples": samples, "epoch": float(epochs), **scores})
         return float(scores[settings.metric])
 
-    def stop_nonfinite(self, step: Pending, loss: float, norm: float) -> None:
+    def stop_nonfinite(self, step: PendingStep, loss: float, norm: float) -> None:
         """Save the state before a step whose loss or gradient is not finite, and stop.
 
         Raises:

@@ -142,7 +142,7 @@ def test_no_process_leaves_before_the_scores_are_written(
     monkeypatch.setattr(Watched, "out", tmp_path, raising=False)
     words = ("--data", small_shards, "--checkpoint", trained, "--out", tmp_path)
     config = parse_eval([*map(str, words), "--clips=2", "--crops=1"])
-    run_evaluation(config, Watched(), Console(speak=False))
+    run_evaluation(config, Watched(), Console(enabled=False))
     assert Watched.seen[-1:] == [True]
 
 

@@ -42,7 +42,7 @@ def test_the_script_itself_says_one_line(small_shards: Path, tmp_path: Path) -> 
         (("--config", "nowhere.yaml"), "nowhere.yaml"),
         (("--batch.videos", 64), "20 videos, fewer than one batch of 64"),
         (("--runtime.precision", "fp16"), "needs a GPU"),
-        (("--runtime.device", "cuda"), "sees no GPU"),
+        (("--runtime.device", "cuda"), "finds no GPU"),
         (("--runtime.sync_batchnorm", "true"), "needs GPUs"),
         (("--model", "i3d_r18"), "take tsn_i3d_r18"),
         (("--sampling.frames", 0), "sampling.frames"),

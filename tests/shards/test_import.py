@@ -27,7 +27,12 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
-    [("import shards", WRITER + POOL), ("import pipelines", WRITER)],
+    [
+        ("import shards", WRITER + POOL),
+        ("import pipelines", WRITER),
+        ("import dsanet.engine.main", WRITER),
+        ("import dsanet.engine.evaluation.predict", WRITER),
+    ],
 )
 def test_a_reader_does_not_load_the_writer(statement, unwanted):
     modules = loaded_by(statement)

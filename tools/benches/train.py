@@ -83,7 +83,7 @@ def build(args: argparse.Namespace, data: Path, scratch: Path, steps: int) -> Tr
     config = dataclasses.replace(config, data=str(scratch / "repeated"))
     world = World(device=use_device(config.runtime.device))
     open_folder(config, world, [world.describe()])
-    return build_training(config, world, Console(speak=False), Signals())
+    return build_training(config, world, Console(enabled=False), Signals())
 
 
 def synthetic(training: Training) -> Iterator[Batch]:

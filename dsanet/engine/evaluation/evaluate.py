@@ -22,7 +22,7 @@ from dsanet.engine.evaluation.accuracy import scores_of
 from dsanet.engine.evaluation.score_log import Journal
 from dsanet.engine.evaluation.scoring import Average, Scorer, ScoreTable, merged, score_batches
 from dsanet.engine.evaluation.trained_network import Trained, load_trained
-from dsanet.engine.launch.distributed import World, roll_call
+from dsanet.engine.launch.distributed import World, count_processes
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console
 from dsanet.errors import check_choices, require
@@ -133,10 +133,10 @@ def evaluate(
     _check_clips(trained, config)
     wanted, kept = np.arange(len(split)), None
     if journal is not None:
-        kept = journal.begin(_settings(config, trained, split, world), console.say)
+        kept = journal.begin(_settings(config, trained, split, world), console.print)
         wanted[kept.ids] = -1
     if kept and len(kept.ids):
-        console.say(f"{len(kept.ids)} of {len(split)} videos were scored before: going on")
+        console.print(f"{len(kept.ids)} of {len(split)} videos were scored before: going on")
     if (wanted < 0).all():
         return merged(world, [], kept)
     if config.loader.reader == "frames":
@@ -146,7 +146,7 @@ def evaluate(
         check_idx_files(split)
     scorer = _scorer(config, trained, world, console)
     loader = _loader(config, trained, split, world)
-    console.begin(len(split))
+    console.start_progress(len(split))
     rows = []
     try:
         for row in score_batches(scorer, loader, world, console, wanted):
@@ -163,7 +163,7 @@ def evaluate(
 def _scorer(config: EvalConfig, trained: Trained, world: World, console: Console) -> Scorer:
     precision = execution.pick_precision(config.precision, world.device)
     model = trained.model.to(world.device)
-    network = execution.compiled(model, config.compile, world.device, console.say)
+    network = execution.compiled(model, config.compile, world.device, console.print)
     segments = getattr(model, "segments", None)
     return Scorer(network, segments, precision, world.device, config.average)
 
@@ -251,9 +251,9 @@ def run_evaluation(
         Interrupted: after a signal, with all scores so far kept.
     """
     trained = load_trained(Path(config.checkpoint), config.which)
-    processes = roll_call(world.gather_text(world.describe()))
+    processes = count_processes(world.gather_text(world.describe()))
     split = open_data(config.data, config.split, config.loader)
-    console.say(
+    console.print(
         f"{trained.name} of {trained.source}, {len(split)} videos of {split.name}, "
         f"{config.clips} clips x {config.crops} crops of {crop_size(trained, config)}, "
         f"{execution.pick_precision(config.precision, world.device)} on {processes}"

@@ -15,7 +15,7 @@ from dsanet.engine.evaluation.scoring import softmax
 from dsanet.engine.evaluation.trained_network import Trained
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
-from shards import ShardSettings, Source, build_split, open_split
+from shards import ShardSettings, Source, open_split
 
 SPLIT = "predict"
 
@@ -49,6 +49,8 @@ def predict(
     Raises:
         EngineError: when there is no such file.
     """
+    from shards import build_split  # loads PyAV, which only predictions need
+
     for video in videos:
         if not video.is_file():
             raise EngineError(f"no video file {video}")
@@ -61,7 +63,7 @@ def predict(
         if report.ok:
             split = open_split(folder, SPLIT)
             config = replace(config, data=folder, split=SPLIT)
-            table = evaluate(config, trained, split, world, Console(speak=False))
+            table = evaluate(config, trained, split, world, Console(enabled=False))
             keys = [split.key(int(i)) for i in table.ids]
             found = dict(zip(keys, softmax(table.scores), strict=True))
     return [_prediction(s, trained.classes, found, errors, top) for s in sources]

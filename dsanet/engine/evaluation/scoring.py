@@ -102,7 +102,7 @@ def score_batches(
         else:
             scores = np.zeros((len(ids), classes), np.float32)
         yield ScoreTable(ids, batch.labels.numpy(), scores)
-        console.tick(len(batch.ids) * world.size)
+        console.advance(len(batch.ids) * world.size)
 
 
 def score_split(scorer: Scorer, loader: EvalLoader, world: World, console: Console) -> ScoreTable:

@@ -53,9 +53,9 @@ class Validator:
     def run(self, model: nn.Module) -> dict[str, Any]:
         """Scores of the network on the validation split; the same on every process."""
         model.eval()
-        self.console.begin(len(self.split), lines=False)
+        self.console.start_progress(len(self.split), lines=False)
         table = score_split(self._scorer(model), self.loader, self.world, self.console)
-        self.console.begin(0)
+        self.console.start_progress(0)
         model.train()
         return scores_of(table.scores, table.relevant(self.split))
 

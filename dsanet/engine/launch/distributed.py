@@ -1,4 +1,4 @@
-"""Ranks, devices, and the few collectives the engine needs."""
+"""The process group: this process's rank and device, and the collectives the engine uses."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ import torch.distributed as dist
 from torch import nn
 
 from dsanet.engine.errors import EngineError, UsageError
-from dsanet.engine.launch.rendezvous import launched, meet
+from dsanet.engine.launch.rendezvous import open_store, ranks_from_environment
 
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is.
+    """This process's place in the process group, and its collectives.
+
+    A collective must be called by every process; with one process it does nothing.
 
     Attributes:
-        rank: index of this process among all.
+        rank: index of this process.
         size: number of processes.
         local_rank: index among the processes of this machine.
-        device: where the network lives.
+        device: device of the network and of the collectives.
     """
 
     rank: int = 0
@@ -38,7 +40,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes the files and the screen."""
+        """Whether this is rank 0, which alone prints and writes files."""
         return self.rank == 0
 
     def describe(self) -> str:
@@ -76,7 +78,7 @@ class World:
         return [bytes(row[:n]) for row, n in zip(rows, lengths, strict=True)]
 
     def broadcast(self, data: bytes) -> bytes:
-        """The first process's bytes, on all."""
+        """The bytes of rank 0, on all processes."""
         if self.size == 1:
             return data
         length = int(self.gather(np.array([len(data)], np.int64))[0][0])
@@ -88,15 +90,14 @@ class World:
         return buffer.cpu().numpy().tobytes()
 
     def gather_text(self, text: str) -> list[str]:
-        """A text of each process, by rank."""
+        """Texts of all processes, by rank."""
         return [data.decode() for data in self.gather_bytes(text.encode())]
 
     @torch.no_grad()
     def average_buffers(self, module: nn.Module) -> None:
-        """Mean of BatchNorm's running statistics over processes, in place.
+        """Average BatchNorm's running statistics over processes, in place.
 
-        Running statistics move linearly, so averaging them more or less often leaves their final
-        mean as it is.
+        They are linear in the batches, so how often they are averaged does not change their mean.
         """
         if self.size == 1:
             return
@@ -110,44 +111,49 @@ class World:
             buffer.copy_(mean.view_as(buffer))
 
 
-def roll_call(processes: Sequence[str]) -> str:
-    """Processes by host and device: `8 x node1 NVIDIA H100, 8 x node2 NVIDIA H100`."""
+def count_processes(processes: Sequence[str]) -> str:
+    """Count processes by host and device: `8 x node1 NVIDIA H100, 8 x node2 NVIDIA H100`."""
     return ", ".join(f"{count} x {host}" for host, count in Counter(processes).items())
 
 
 def pick_device(wanted: str, local_rank: int) -> torch.device:
-    """The device of this process, chosen among what it can see.
+    """Choose the device of this process.
 
-    With one visible GPU (`--gpus-per-task=1`) every local rank takes it; with several, its own.
+    With one visible GPU (`--gpus-per-task=1`) every local rank takes it; with several, each takes
+    the one of its number.
+
+    wanted: `auto` (a GPU if one is visible), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         UsageError: when there is no such device.
     """
     named = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", wanted)
     if named is None:
-        raise UsageError(f"device {wanted!r}: must be auto, cpu, cuda, or one GPU, such as cuda:0")
+        raise UsageError(f"device must be one of auto, cpu, cuda, cuda:N, got {wanted!r}")
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UsageError(
-            f"device {wanted}: this torch {torch.__version__} sees no GPU; install a CUDA build "
-            "of torch and a driver for it, or take cpu"
+            f"device {wanted}: torch {torch.__version__} finds no GPU; install a CUDA build of "
+            "torch and a driver for it, or choose cpu"
         )
     visible = torch.cuda.device_count()
     if named[1]:
         if int(named[1]) >= visible:
-            raise UsageError(f"device {wanted}: {visible} visible, the last is cuda:{visible - 1}")
+            raise UsageError(
+                f"device {wanted}: there is no such GPU; the last visible one is cuda:{visible - 1}"
+            )
         return torch.device(wanted)
     if visible > 1 and local_rank >= visible:
         raise UsageError(
-            f"{socket.gethostname()}: task {local_rank} of this node has no GPU, {visible} are "
-            "visible; start one task per GPU"
+            f"{socket.gethostname()}: no GPU for local rank {local_rank}, only {visible} are "
+            "visible; start one process per GPU"
         )
     return torch.device("cuda", local_rank if visible > 1 else 0)
 
 
 def use_device(wanted: str, local_rank: int = 0) -> torch.device:
-    """The device of this process, made the one that CUDA takes where none is named.
+    """Choose the device of this process, see `pick_device`, and make it CUDA's current device.
 
     Raises:
         UsageError: when there is no such device.
@@ -163,24 +169,24 @@ def connect(
 ) -> World:
     """Join the process group that the environment describes: NCCL on GPUs, gloo otherwise.
 
-    timeout_minutes bounds each wait for the others once all have come, rendezvous_minutes the wait
-    until they have.
+    timeout_minutes: limit of a wait for other processes during the run.
+    rendezvous_minutes: limit of the wait for all processes to start.
 
     Raises:
         EngineError: when the other processes cannot be reached.
     """
-    rank, size, local_rank = launched()
+    rank, size, local_rank = ranks_from_environment()
     world = World(rank, size, local_rank, use_device(device, local_rank))
-    where = world.device
     if size == 1:
         return world
-    store = meet(rank, size, rendezvous_minutes)
+    on_gpu = world.device.type == "cuda"
+    store = open_store(rank, size, rendezvous_minutes)
     limit = datetime.timedelta(minutes=timeout_minutes)
     store.set_timeout(limit)
-    options: dict[str, Any] = {"device_id": where} if where.type == "cuda" else {}
+    options: dict[str, Any] = {"device_id": world.device} if on_gpu else {}
     try:
         dist.init_process_group(
-            "nccl" if where.type == "cuda" else "gloo",
+            "nccl" if on_gpu else "gloo",
             store=store,
             rank=rank,
             world_size=size,
@@ -189,7 +195,9 @@ def connect(
         )
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise EngineError(f"rank {rank} of {size} cannot join the others: {reason}") from error
+        raise EngineError(
+            f"rank {rank} of {size} cannot join the process group: {reason}"
+        ) from error
     return world
 
 

@@ -12,68 +12,69 @@ import torch.distributed as dist
 
 from dsanet.engine.errors import EngineError, UsageError
 
-TICK = 0.1  # seconds between two looks at who is there
-PATIENCE = 5.0  # seconds for one connection
+POLL_INTERVAL = 0.1  # seconds
+CONNECT_TIMEOUT = 5.0  # seconds
 
 
-def launched() -> tuple[int, int, int]:
-    """(rank, world size, local rank) as torchrun or srun say it; (0, 1, 0) for a plain start."""
+def ranks_from_environment() -> tuple[int, int, int]:
+    """(rank, world size, local rank) as torchrun or srun set them; (0, 1, 0) without either."""
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env:
         return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
-    # SLURM_NTASKS also stands in a batch script that runs python without srun: only a step counts.
+    # SLURM_NTASKS is also set in a batch script that runs python without srun, these two are not.
     if "SLURM_STEP_NUM_TASKS" in env and "SLURM_PROCID" in env:
         tasks = int(env["SLURM_STEP_NUM_TASKS"])
         return int(env["SLURM_PROCID"]), tasks, int(env.get("SLURM_LOCALID", 0))
     return 0, 1, 0
 
 
-def find_address() -> tuple[str, int]:
-    """MASTER_ADDR and MASTER_PORT, filled in where one machine makes them obvious.
+def master_address() -> tuple[str, int]:
+    """MASTER_ADDR and MASTER_PORT; on one node they are set if they are not.
 
     Raises:
-        UsageError: when several nodes are in play and nobody said where rank 0 is.
+        UsageError: without MASTER_ADDR on several nodes, or for a port that is not one.
     """
     env = os.environ
     if "MASTER_ADDR" not in env:
         if env.get("SLURM_STEP_NUM_NODES", "1") != "1":
             raise UsageError(
-                "MASTER_ADDR is not set: export the first host of the job before srun, as "
+                "MASTER_ADDR is not set; export the first host of the job before srun, as "
                 "slurm/common.sh does"
             )
         env["MASTER_ADDR"] = "127.0.0.1"
-    # From the job's id, so that two jobs on a node do not collide, and below the ports that
-    # clients are given.
+    # From the job's id, so that two jobs on a node do not collide, and below the range from which
+    # the kernel takes ports for outgoing connections.
     port = env.setdefault("MASTER_PORT", str(10000 + int(env.get("SLURM_JOB_ID", 19500)) % 20000))
     if not (port.isdecimal() and 0 < int(port) < 2**16):
-        raise UsageError(f"MASTER_PORT is {port!r}: export a number from 1 to 65535")
+        raise UsageError(f"MASTER_PORT must be a number from 1 to 65535, got {port!r}")
     return env["MASTER_ADDR"], int(port)
 
 
-def meet(rank: int, size: int, minutes: float) -> dist.Store:
-    """The store that all processes of the run have joined.
+def open_store(rank: int, size: int, minutes: float) -> dist.Store:
+    """Open the key-value store of the run, and wait until all its processes have.
 
     Raises:
-        EngineError: when they have not all come within so many minutes.
+        EngineError: when one has not within this many minutes.
     """
-    host, port = find_address()
-    # torchrun has its own store there; otherwise rank 0 opens one.
-    hosting = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    host, port = master_address()
+    # torchrun serves a store at this address; without torchrun rank 0 does.
+    serving = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     limit = datetime.timedelta(minutes=minutes)
     deadline = time.monotonic() + limit.total_seconds()
     try:
-        if not hosting:
-            _wait_for_host(host, port, deadline)
+        if not serving:
+            _wait_for_server(host, port, deadline)
         store = dist.TCPStore(
-            host, port, size, hosting, limit, wait_for_workers=False, multi_tenant=hosting
+            host, port, size, serving, limit, wait_for_workers=False, multi_tenant=serving
         )
         store.set(_key(rank), "")
-        missing = _wait_for_all(store, size, deadline)
+        missing = _wait_for_ranks(store, size, deadline)
     except (RuntimeError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(".")
-        raise EngineError(_told(rank, size, minutes, reason)) from error
+        raise EngineError(_failure(rank, size, minutes, reason)) from error
     if missing:
-        raise EngineError(_told(rank, size, minutes, f"{_named(missing)} did not come"))
+        reason = f"{_list_ranks(missing)} did not connect"
+        raise EngineError(_failure(rank, size, minutes, reason))
     return store
 
 
@@ -81,23 +82,25 @@ def _key(rank: int) -> str:
     return f"dsanet/here/{rank}"
 
 
-def _wait_for_host(host: str, port: int, deadline: float) -> None:
-    """Return once somebody listens there; torch would wait, too, but print a stack a second.
+def _wait_for_server(host: str, port: int, deadline: float) -> None:
+    """Wait until a server listens at the address.
+
+    torch would wait as well, but print a stack trace every second.
 
     Raises:
-        OSError: why nobody could be reached.
+        OSError: of the last attempt, after the deadline.
     """
     while True:
         try:
-            return socket.create_connection((host, port), PATIENCE).close()
+            return socket.create_connection((host, port), CONNECT_TIMEOUT).close()
         except OSError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(TICK)
+            time.sleep(POLL_INTERVAL)
 
 
-def _wait_for_all(store: dist.Store, size: int, deadline: float) -> list[int]:
-    """Wait until all ranks have come; those that have not by the deadline."""
+def _wait_for_ranks(store: dist.Store, size: int, deadline: float) -> list[int]:
+    """Wait for all ranks; returns those that have not connected by the deadline."""
     missing = deque(range(size))
     while missing:
         if store.check([_key(missing[0])]):
@@ -105,21 +108,21 @@ def _wait_for_all(store: dist.Store, size: int, deadline: float) -> list[int]:
         elif time.monotonic() > deadline:
             return [rank for rank in missing if not store.check([_key(rank)])]
         else:
-            time.sleep(TICK)
+            time.sleep(POLL_INTERVAL)
     return []
 
 
-def _named(ranks: list[int]) -> str:
+def _list_ranks(ranks: list[int]) -> str:
     shown = ", ".join(map(str, ranks[:16])) + (", ..." if len(ranks) > 16 else "")
     return f"rank {shown}" if len(ranks) == 1 else f"ranks {shown}"
 
 
-def _told(rank: int, size: int, minutes: float, why: str) -> str:
-    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+def _failure(rank: int, size: int, minutes: float, reason: str) -> str:
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     return (
-        f"rank {rank} of {size}, on {socket.gethostname()}, has not met the others at {where} "
-        f"(MASTER_ADDR:MASTER_PORT): {why}. Usual causes: a process that failed at its start, as "
-        "its own error says; MASTER_ADDR is not the host of rank 0, or a firewall is between; "
-        "another job has the port; fewer processes were started than the launcher says. The limit "
-        f"was {60 * minutes:g} s (rendezvous_minutes)"
+        f"rank {rank} of {size}, on {socket.gethostname()}, could not meet the other processes at "
+        f"{address} (MASTER_ADDR:MASTER_PORT): {reason}. Usual causes: a process failed at its "
+        "start (see its own error); MASTER_ADDR is not the host of rank 0; a firewall; another job "
+        "uses the port; fewer processes were started than the launcher announced. The limit is "
+        f"{60 * minutes:g} s (rendezvous_minutes)"
     )

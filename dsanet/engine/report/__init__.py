@@ -1,1 +1,1 @@
-"""What a run prints and records."""
+"""What a training run prints, measures and records."""

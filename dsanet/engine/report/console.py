@@ -1,8 +1,9 @@
-"""Progress: a live panel on a terminal, plain lines elsewhere, and always the run's log file."""
+"""What a run prints: a live panel on a terminal, plain lines elsewhere; all lines go to a log."""
 
 from __future__ import annotations
 
 import datetime
+import math
 import sys
 import time
 from pathlib import Path
@@ -18,12 +19,13 @@ from rich.table import Table
 from dsanet.engine.checkpoint import naming
 
 
-def _clock(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=round(seconds)))
+def format_duration(seconds: float) -> str:
+    """Seconds as text, rounded up: 3660.2 becomes "1:01:01"."""
+    return str(datetime.timedelta(seconds=math.ceil(seconds)))
 
 
 def format_record(record: dict[str, Any]) -> str:
-    """One plain line of a record of metrics.jsonl."""
+    """A record of metrics.jsonl as one line of text."""
     kind = record["kind"]
     if kind == "train":
         return (
@@ -31,7 +33,7 @@ def format_record(record: dict[str, Any]) -> str:
             f"loss {record['loss']:.4f}  top1 {100 * record['top1']:.1f}  lr {record['lr']:.2e}  "
             f"{record['videos_per_second']:.1f} videos/s  step {record['step_ms']:.0f} ms  "
             f"data wait {record['wait_share']:.1%} ({record['wait_stage']})  "
-            f"{_memory(record)}left {_clock(record['eta_s'])}{_replaced(record)}"
+            f"{_memory(record)}left {format_duration(record['eta_s'])}{_replaced(record)}"
         )
     if kind == "epoch":
         return f"epoch {record['epoch']}: {record['verdict']}"
@@ -50,24 +52,27 @@ def _replaced(record: dict[str, Any]) -> str:
 
 
 class Console:
-    """The voice of a run; only the main process has one that speaks.
+    """Prints lines and progress to the terminal and appends the lines to a log file.
 
-    Lines go to the terminal and to `log`; records refresh the panel, or become lines.
+    Use it as a context: on a terminal a live panel is shown inside it.
+
+    log: the file, or None; its folder must exist by the first line, else nothing is logged.
+    enabled: False on all processes but rank 0, and the console then prints and logs nothing.
     """
 
-    def __init__(self, log: Path | None = None, *, title: str = "", speak: bool = True) -> None:
+    def __init__(self, log: Path | None = None, *, title: str = "", enabled: bool = True) -> None:
         self.log = log
-        self.speak = speak
+        self.enabled = enabled
         self.title = title
         self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True)
         self.live: Live | None = None
         self.latest: dict[str, dict[str, Any]] = {}
-        self.goal = self.done = 0
+        self.total = self.done = 0
         self.lines = True
-        self.began = 0.0
+        self.started = 0.0
 
     def __enter__(self) -> Console:
-        if self.speak and self.rich.is_terminal:
+        if self.enabled and self.rich.is_terminal:
             self.live = Live(
                 console=self.rich, get_renderable=self._panel, refresh_per_second=4, transient=True
             )
@@ -84,16 +89,16 @@ class Console:
             self.live.stop()
             self.live = None
 
-    def say(self, text: str) -> None:
-        """One line, on screen and in the log."""
-        if not self.speak:
+    def print(self, text: str) -> None:
+        """Print a line, and log it."""
+        if not self.enabled:
             return
         self.rich.print(text, markup=False)
         self._write(text)
 
-    def show(self, record: dict[str, Any]) -> None:
-        """A record of metrics.jsonl."""
-        if not self.speak:
+    def show_record(self, record: dict[str, Any]) -> None:
+        """Log a record of metrics.jsonl, and show it in the panel or as a line."""
+        if not self.enabled:
             return
         self.latest[record["kind"]] = record
         text = format_record(record)
@@ -101,21 +106,25 @@ class Console:
             self.rich.print(text, markup=False)
         self._write(text)
 
-    def begin(self, videos: int, *, lines: bool = True) -> None:
-        """Start to count videos towards a goal, in the panel and perhaps in lines; 0 ends it."""
-        self.goal, self.done, self.began, self.lines = videos, 0, time.monotonic(), lines
+    def start_progress(self, videos: int, *, lines: bool = True) -> None:
+        """Start to count videos up to this number; 0 ends it.
 
-    def tick(self, videos: int) -> None:
-        """So many videos more; a line at every tenth of the way where there is no panel."""
-        tenth = 10 * self.done // self.goal if self.goal else 0
-        self.done = min(self.done + videos, self.goal)
-        if self.goal and self.lines and self.live is None and 10 * self.done // self.goal > tenth:
-            self.say(self._count())
+        lines: where there is no panel, print a line at every tenth of the way.
+        """
+        self.total, self.done, self.lines = videos, 0, lines
+        self.started = time.monotonic()
 
-    def _count(self) -> str:
-        speed = self.done / max(time.monotonic() - self.began, 1e-9)
-        left = _clock((self.goal - self.done) / speed) if self.done else "?"
-        return f"{self.done} of {self.goal} videos  {speed:.1f} videos/s  left {left}"
+    def advance(self, videos: int) -> None:
+        """Count this many more videos as done."""
+        tenth = 10 * self.done // self.total if self.total else 0
+        self.done = min(self.done + videos, self.total)
+        if self.total and self.lines and self.live is None and 10 * self.done // self.total > tenth:
+            self.print(self._progress_line())
+
+    def _progress_line(self) -> str:
+        speed = self.done / max(time.monotonic() - self.started, 1e-9)
+        left = format_duration((self.total - self.done) / speed) if self.done else "?"
+        return f"{self.done} of {self.total} videos  {speed:.1f} videos/s  left {left}"
 
     def _write(self, text: str) -> None:
         if self.log is not None and self.log.parent.is_dir():
@@ -125,17 +134,17 @@ class Console:
     def _panel(self) -> Panel:
         table = Table.grid(padding=(0, 2))
         record = self.latest.get("train")
-        if self.goal and record is None:
-            table.add_row(self._count())
-            table.add_row(ProgressBar(total=self.goal, completed=self.done, width=60))
+        if self.total and record is None:
+            table.add_row(self._progress_line())
+            table.add_row(ProgressBar(total=self.total, completed=self.done, width=60))
             return Panel(table, title=self.title, expand=False)
         if record is None:
-            table.add_row("preparing the first step ...")
+            table.add_row("waiting for the first record ...")
             return Panel(table, title=self.title)
         for name, value in _panel_rows(record, self.latest.get("val")):
             table.add_row(f"[dim]{name}[/dim]", value)
-        if self.goal:
-            table.add_row("[dim]validating[/dim]", self._count())
+        if self.total:
+            table.add_row("[dim]validating[/dim]", self._progress_line())
         bar = ProgressBar(total=record["epochs"], completed=record["epoch"], width=40)
         table.add_row("[dim]run[/dim]", bar)
         return Panel(table, title=self.title, expand=False)
@@ -151,7 +160,7 @@ def _panel_rows(record: dict[str, Any], val: dict[str, Any] | None) -> list[tupl
             "speed",
             f"{record['videos_per_second']:.1f} videos/s   {record['step_ms']:.0f} ms a step",
         ),
-        ("data wait", f"{record['wait_share']:.1%} of the step   loader: {stages}"),
+        ("data wait", f"{record['wait_share']:.1%} of the step   loader by stage: {stages}"),
     ]
     if record.get("memory_gib"):
         use = "".join(
@@ -161,8 +170,8 @@ def _panel_rows(record: dict[str, Any], val: dict[str, Any] | None) -> list[tupl
         )
         rows.append(("GPU", f"{record['memory_gib']:.1f} GiB{use}"))
     if record.get("replaced"):
-        rows.append(("quarantined", f"{record['replaced']} samples"))
+        rows.append(("replaced", f"{record['replaced']} bad samples"))
     if val:
         rows.append(("validation", f"top-1 {100 * val['top1']:.2f} % after {val['epoch']:.0f}"))
-    rows.append(("time left", _clock(record["eta_s"])))
+    rows.append(("time left", format_duration(record["eta_s"])))
     return rows

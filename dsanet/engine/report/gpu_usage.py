@@ -1,4 +1,4 @@
-"""Use of the GPU, looked at from outside now and then."""
+"""Utilisation of the GPU, which nvidia-smi reports every few seconds."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from dsanet.engine.launch.distributed import World
 
 QUERY = ("utilization.gpu", "utilization.decoder", "utilization.jpeg")
 KEYS = ("gpu_use", "decoder_use", "jpeg_use")
-SECONDS = 10.0
+INTERVAL = 10.0  # seconds
 
 
 class GpuMonitor:
-    """Per cent of time that the first process's GPU, its NVDEC and its JPEG engines are busy."""
+    """Polls, in a thread, how busy the GPU of rank 0 is, with its NVDEC and JPEG engines.
+
+    Figures are in per cent of time. Other ranks, and runs without a GPU, have none.
+    """
 
     def __init__(self, world: World) -> None:
         self.device = world.device
-        self.use: dict[str, float] = {}
+        self.utilisation: dict[str, float] = {}
         if world.main and world.device.type == "cuda" and shutil.which("nvidia-smi"):
-            threading.Thread(target=self._watch, name="gpu-monitor", daemon=True).start()
+            threading.Thread(target=self._poll, name="gpu-monitor", daemon=True).start()
 
-    def _watch(self) -> None:
+    def _poll(self) -> None:
         pause = threading.Event()
-        while not pause.wait(SECONDS):
-            if (use := self._ask()) is None:
+        while not pause.wait(INTERVAL):
+            utilisation = self._query()
+            if utilisation is None:  # this machine's nvidia-smi cannot report it
                 return
-            self.use = use
+            self.utilisation = utilisation
 
-    def _ask(self) -> dict[str, float] | None:
+    def _query(self) -> dict[str, float] | None:
         uuid = f"GPU-{torch.cuda.get_device_properties(self.device).uuid}"
         command = ["nvidia-smi", f"--query-gpu={','.join(QUERY)}", "-i", uuid]
         try:
@@ -46,7 +50,8 @@ class GpuMonitor:
             return None
 
     def read(self) -> dict[str, Any]:
-        """The latest figures, with the peak of GPU memory in GiB; nothing without a GPU."""
+        """The latest figures and the peak of GPU memory in GiB; empty without a GPU."""
         if self.device.type != "cuda":
             return {}
-        return {"memory_gib": torch.cuda.max_memory_allocated(self.device) / 2**30, **self.use}
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**30
+        return {"memory_gib": peak, **self.utilisation}

@@ -1,4 +1,4 @@
-"""What one step leaves for the records, and the records themselves."""
+"""The records of metrics.jsonl, and the statistics of steps that they are made from."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ from torch import Tensor
 from dsanet.engine.batching import Layout
 from dsanet.engine.report.stall_meter import PendingTimes, Times
 
-# What the processes tell each other at each step, summed: the mean loss, videos recognised,
-# samples replaced, and how many of them were asked to be requeued, to end, or are due to save.
+# Statistics of a step that are summed over processes: mean loss, correctly classified videos,
+# replaced samples, and the number of processes that want to be requeued, to end, or to save.
 STATS = ("loss", "correct", "replaced", "requeue", "end", "save")
 
 
 @dataclass
-class Pending:
-    """A step whose results the device may still be computing."""
+class PendingStep:
+    """A step whose results the device may still be computing.
+
+    Attributes:
+        step: number of the step, from 1.
+        samples: position of the run before the step, in videos.
+        rate: learning rate.
+        stats: float32 (len(STATS),), summed over processes.
+        norm: gradient norm before clipping.
+        ready: passed once `stats` and `norm` are on the CPU; None without a GPU.
+        ids: sample ids of this process, int64 (views,).
+    """
 
     step: int
     samples: int
@@ -33,15 +43,15 @@ class Pending:
 
 @dataclass
 class Window:
-    """Steps since the last record."""
+    """Sums over the steps since the last record."""
 
     loss: float = 0.0
     correct: float = 0.0
     times: Times = field(default_factory=Times)
 
 
-def train_record(step: Pending, window: Window, norm: float, layout: Layout) -> dict[str, Any]:
-    """A record of the kind `train`: means over the window that ends with this step."""
+def train_record(step: PendingStep, window: Window, norm: float, layout: Layout) -> dict[str, Any]:
+    """A record of kind `train`: means over the window of steps that ends with this one."""
     times = window.times
     done = step.samples + layout.videos
     speed = times.videos / times.wall
@@ -59,14 +69,17 @@ def train_record(step: Pending, window: Window, norm: float, layout: Layout) -> 
         "step_ms": 1000 * times.wall / times.steps,
         "wait_ms": 1000 * times.stall / times.steps,
         "wait_share": times.share,
-        "wait_stage": times.culprit,
+        "wait_stage": times.slowest_stage,
         "wait_by_stage_ms": {k: 1000 * v / times.steps for k, v in times.stages.items()},
         "eta_s": (layout.total - done) / speed,
     }
 
 
 def epoch_record(samples: int, epochs: int, times: Times) -> dict[str, Any]:
-    """A record of the kind `epoch`: the stall meter's verdict."""
+    """A record of kind `epoch`: how long it took and how much of that was waiting for data.
+
+    samples: position of the run, in videos; epochs: completed epochs; times: of this epoch.
+    """
     return {
         "kind": "epoch",
         "samples": samples,

@@ -1,32 +1,32 @@
-"""The stall meter: how much of a step waits for data, and for which stage."""
+"""The stall meter: what share of a training step waits for data, and for which stage."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 
 from pipelines import Batch
 
-# Below this share the wait is noise of the clock and of the scheduler.
-BOUND = 0.05
-# What the loader reports besides its work.
+# A smaller share of waiting than this is within the noise of clock and scheduler.
+DATA_BOUND = 0.05
+# Entries of the loader's times that are waiting, not work.
 IDLE = {"wait", "starved"}
 
 
 @dataclass
 class Times:
-    """Seconds of some steps.
+    """Times of a number of steps, in seconds.
 
     Attributes:
-        wall: all of them.
-        stall: idle for want of data: on a GPU the gap between two pieces of its work, on a CPU the
-            time blocked in the loader.
-        stages: seconds the loader spent by stage (in its own threads, so they may overlap).
-        start: waits for the first batch after a pause, which are no part of `wall` and `stall`.
+        wall: in total.
+        stall: waiting for data: on a GPU its idle time while the batch was fetched, on a CPU the
+            time that the loader blocked.
+        stages: work of the loader by stage; its threads overlap, so the sum may exceed `wall`.
+        start: waiting for first batches after a pause; not part of `wall` and `stall`.
         steps: number of steps.
         videos: number of videos, over all processes.
     """
@@ -39,7 +39,7 @@ class Times:
     videos: int = 0
 
     def add(self, other: Times) -> None:
-        """Take in the steps of another."""
+        """Add the times of other steps."""
         self.wall += other.wall
         self.stall += other.stall
         self.start += other.start
@@ -49,23 +49,23 @@ class Times:
 
     @property
     def share(self) -> float:
-        """Stalled part of the time."""
+        """Share of the time that was spent waiting for data, from 0 to 1."""
         return min(self.stall / self.wall, 1.0) if self.wall else 0.0
 
     @property
-    def culprit(self) -> str:
-        """The stage that took the loader longest."""
+    def slowest_stage(self) -> str:
+        """The loader's stage that took longest; reading if decoding waited longer for it."""
         busy = {name: self.stages[name] for name in self.stages.keys() - IDLE}
         if self.stages["starved"] > max(busy.values(), default=0.0):
-            return "read"  # decoding stood still for want of bytes
+            return "read"
         return max(busy, key=lambda name: busy[name]) if busy else "loader"
 
     def verdict(self) -> str:
-        """One line: data-bound or compute-bound, by how much, and which stage."""
+        """One line: data-bound or compute-bound, the share of waiting, and the slowest stage."""
         if not self.steps:
-            return "no step was taken"
+            return "no steps"
         step = 1000 * self.wall / self.steps
-        if self.share < BOUND:
+        if self.share < DATA_BOUND:
             return (
                 f"compute-bound: {self.share:.1%} of the step waits for data (step {step:.0f} ms)"
             )
@@ -75,39 +75,45 @@ class Times:
             if name not in IDLE
         )
         return (
-            f"data-bound: {self.share:.0%} of the step waits for data, longest for {self.culprit} "
-            f"(step {step:.0f} ms; by stage {spent or 'unknown'}); without the wait it would be "
-            f"{1 / max(1 - self.share, 0.01):.2f} times as fast"
+            f"data-bound: {self.share:.0%} of the step waits for data, longest for "
+            f"{self.slowest_stage} (step {step:.0f} ms; by stage {spent or 'unknown'}); without "
+            f"the wait it would be {1 / max(1 - self.share, 0.01):.2f} times as fast"
         )
 
 
 class StepMeter:
-    """Clocks the steps of one process.
+    """Measures the steps of one process.
 
-    On a GPU the stall is read from events, one step late, so measuring never makes the CPU wait.
+    On a GPU the waiting is measured with events that are read one step late, so that the CPU
+    never waits for the device.
+
+    clock: seconds from any start.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(
+        self, device: torch.device, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.cuda = device.type == "cuda"
+        self._clock = clock
         self._gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._blocked = 0.0
         self._stages: Counter[str] = Counter()
-        self._start = time.perf_counter()
+        self._start = self._clock()
         self._first = True
 
     def fetch(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; its arrival is what the meter clocks."""
-        before = self._mark()
-        start = time.perf_counter()
+        """Take the next batch, and measure how long it takes to come."""
+        before = self._record_event()
+        start = self._clock()
         batch = next(batches)
-        self._blocked += time.perf_counter() - start
-        after = self._mark()
+        self._blocked += self._clock() - start
+        after = self._record_event()
         if before is not None and after is not None:
             self._gaps.append((before, after))
         self._stages.update(batch.wait)
         return batch
 
-    def _mark(self) -> torch.cuda.Event | None:
+    def _record_event(self) -> torch.cuda.Event | None:
         if not self.cuda:
             return None
         event = torch.cuda.Event(enable_timing=True)
@@ -115,13 +121,16 @@ class StepMeter:
         return event
 
     def restart(self) -> None:
-        """Forget the time since the last step: it went into validation or saving."""
-        self._start = time.perf_counter()
+        """Leave the time since the last step out: it went into validation or saving."""
+        self._start = self._clock()
         self._first = True
 
     def finish(self, videos: int) -> PendingTimes:
-        """End the step; its times can be read once the device has done it."""
-        now = time.perf_counter()
+        """End the step; its times can be read once the device has finished it.
+
+        videos: of the step, over all processes.
+        """
+        now = self._clock()
         times = Times(now - self._start, self._blocked, self._stages, 0.0, 1, videos)
         pending = PendingTimes(times, self._gaps, self._first)
         self._first = False
@@ -131,14 +140,19 @@ class StepMeter:
 
 @dataclass
 class PendingTimes:
-    """Times of a step that the device may still be working on."""
+    """Times of a step that the device may still be computing.
+
+    Attributes:
+        gaps: events on the GPU before and after each fetch of a batch.
+        first: whether it is the first step after a pause.
+    """
 
     times: Times
     gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]]
     first: bool = False
 
     def read(self) -> Times:
-        """The times; the device must have passed the step."""
+        """The step's times; on a GPU only after the device has finished it."""
         if self.gaps:
             self.times.stall = sum(a.elapsed_time(b) for a, b in self.gaps) / 1000
         if self.first:

@@ -1,4 +1,4 @@
-"""TensorBoard files, for those who want them."""
+"""Optional TensorBoard files (`log.tensorboard`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from dsanet.engine.errors import UsageError
 
 
-class Board:
-    """Writes every number of a record as a scalar over samples.
+class TensorBoardWriter:
+    """Writes the numbers of records as TensorBoard scalars over samples.
 
     Raises:
         UsageError: when TensorBoard is not installed.
@@ -20,16 +20,16 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UsageError(
-                "--log.tensorboard needs TensorBoard: pip install 'dsanet[tensorboard]'"
+                "log.tensorboard: TensorBoard is not installed; pip install 'dsanet[tensorboard]'"
             ) from error
         self.writer = SummaryWriter(str(folder))
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write a record of metrics.jsonl."""
+        """Add the numbers of a record of metrics.jsonl."""
         for key, value in record.items():
             if isinstance(value, (int, float)) and key != "samples":
                 self.writer.add_scalar(f"{record['kind']}/{key}", value, record["samples"])
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write out what is buffered."""
         self.writer.close()

@@ -35,7 +35,7 @@ def add_on_full_disk(folder: Path) -> None:
     [
         (add, "error: {folder}/metrics.jsonl: No such file or directory"),
         (add_on_full_disk, "error: /dev/full: No space left on device"),
-        (lambda _: Console(FULL).say("so far"), "error: /dev/full: No space left on device"),
+        (lambda _: Console(FULL).print("so far"), "error: /dev/full: No space left on device"),
         (
             lambda folder: write_atomic(folder / "none" / "x.json", b"{}"),
             "error: {folder}/none/x.json: No such file or directory",

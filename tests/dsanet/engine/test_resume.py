@@ -68,7 +68,7 @@ def training(
         scaler=build_scaler(precision, CPU),
         average=WeightAverage(model, optim.ema) if optim.ema else None,
     )
-    services = (world or World(), Console(speak=False), Signals(), RunFolder(out))
+    services = (world or World(), Console(enabled=False), Signals(), RunFolder(out))
     return Training(config, *services, state, model, loader=None)  # type: ignore[arg-type]
 
 

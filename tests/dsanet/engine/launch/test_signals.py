@@ -43,22 +43,22 @@ def test_signals_set_the_flag_and_children_survive_them(
     assert done.stdout.split() == [stop, "None"], done.stderr
 
 
-def test_an_ended_run_is_no_success() -> None:
+def test_a_run_that_was_stopped_has_an_exit_code_of_its_signal() -> None:
     assert Stop.REQUEUE.exit_code == 138
     assert Stop.END.exit_code == 143
 
 
-def test_what_is_left_undisturbed_ends_with_its_own_code() -> None:
-    """Also while the interpreter takes itself apart, which gives handlers back before the end."""
+def test_a_process_that_ignores_sigterm_ends_with_its_own_exit_code() -> None:
+    """Also during the interpreter's shutdown, which restores handlers before the end."""
     script = (
         "import atexit, os, signal, sys\n"
-        "from dsanet.engine.launch.signals import Signals, leave_undisturbed\n"
+        "from dsanet.engine.launch.signals import Signals, ignore_sigterm\n"
         "class Last:\n"
         "    def __del__(self, kill=os.kill, me=os.getpid()):\n"
         "        kill(me, 15)\n"
-        "sys.last = Last()\n"  # falls when the modules do
+        "sys.last = Last()\n"  # deleted with the modules
         "Signals().install()\n"
-        "if sys.argv[1:]: leave_undisturbed()\n"
+        "if sys.argv[1:]: ignore_sigterm()\n"
         "atexit.register(os.kill, os.getpid(), 15)\n"
         "sys.exit(138)\n"
     )

@@ -1,4 +1,4 @@
-"""What is shown, on a terminal and elsewhere."""
+"""What the console prints, on a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAIN = {
 VAL = {"kind": "val", "epoch": 1.0, "samples": 1920, "top1": 0.75, "top5": 1.0, "videos": 8}
 
 
-def test_a_plain_line_says_everything() -> None:
+def test_the_line_of_a_record_holds_its_figures() -> None:
     line = format_record(TRAIN)
     for part in ("0.50/4", "loss 1.2500", "top1 50.0", "320.0 videos/s", "10.0% (decode)",
                  "1:01:01", "21.3 GiB", "2 bad samples"):  # fmt: skip
@@ -32,62 +32,64 @@ def test_lines_go_to_the_log_and_the_screen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Console(tmp_path / "log") as console:
-        console.say("hello [world]")
-        console.show(TRAIN)
+        console.print("hello [world]")
+        console.show_record(TRAIN)
     assert "hello [world]\n" in capsys.readouterr().out
     assert len((tmp_path / "log").read_text().splitlines()) == 2
 
 
 def test_other_processes_are_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Console(tmp_path / "log", speak=False) as console:
-        console.say("hello")
-        console.show(TRAIN)
+    with Console(tmp_path / "log", enabled=False) as console:
+        console.print("hello")
+        console.show_record(TRAIN)
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "log").exists()
 
 
-def test_the_panel_of_a_terminal_shows_the_same() -> None:
+def test_the_panel_on_a_terminal_shows_the_same_figures() -> None:
     console = Console()
     out = io.StringIO()
     console.rich = RichConsole(file=out, force_terminal=True, width=120)
     with console:
-        console.show(TRAIN)
-        console.show(VAL)
+        console.show_record(TRAIN)
+        console.show_record(VAL)
         assert console.live is not None
         console.live.refresh()
     text = out.getvalue()
-    for part in ("quarantined", "2 samples", "1:01:01", "JPEG 40 %", "decode 40 ms", "75.00 %"):
+    for part in ("replaced", "2 bad samples", "1:01:01", "JPEG 40 %", "decode 40 ms", "75.00 %"):
         assert part in text
 
 
-def test_a_validation_is_counted_in_the_panel_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_a_validation_is_shown_only_in_the_panel(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     plain = Console()
-    plain.begin(10, lines=False)
-    plain.tick(10)
+    plain.start_progress(10, lines=False)
+    plain.advance(10)
     assert capsys.readouterr().out == ""
     console = Console()
     out = io.StringIO()
     console.rich = RichConsole(file=out, force_terminal=True, width=120)
     with console:
-        console.show(TRAIN)
-        console.begin(40, lines=False)
-        console.tick(10)
+        console.show_record(TRAIN)
+        console.start_progress(40, lines=False)
+        console.advance(10)
         assert console.live is not None
         console.live.refresh()
         shown = out.getvalue()
         assert "10 of 40 videos" in shown
-        assert "0.50 of 4" in shown  # the run is shown, too
+        assert "0.50 of 4" in shown  # beside the run's own progress
         out.truncate(0)
-        console.begin(0)
+        console.start_progress(0)
         console.live.refresh()
         assert "of 40 videos" not in out.getvalue()
 
 
-def test_evaluation_counts_towards_its_goal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_prints_a_line_at_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console()
-    console.begin(100)
+    console.start_progress(100)
     for _ in range(30):
-        console.tick(4)  # the last batches are partly padding
+        console.advance(4)  # the last batches are partly padding
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10
     assert lines[-1].startswith("100 of 100 videos")
