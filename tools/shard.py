@@ -20,9 +20,9 @@ from rich.console import Console
 from shards import ShardError, ShardSettings, build_split
 from shards.annotations import DATASETS, read_classes, read_list
 from shards.build.plan import parse_task
-from shards.build.progress import BuildProgress, print_report, verify_shown
+from shards.build.progress import BuildProgress, print_report, verify_with_progress
 from shards.build.state import merge, reindex
-from shards.format.manifest import find_splits, known_classes
+from shards.format.manifest import find_splits, read_set_classes
 from shards.format.settings import CODECS
 
 UPKEEP = {"merge": merge, "reindex": reindex}
@@ -64,7 +64,7 @@ def build(args: argparse.Namespace, console: Console) -> int:
     names += ("tar_samples", "workers", "cpu_seconds", "memory_mb")
     fps = args.fps or ("30" if "kinetics" in args.dataset else "native")
     settings = ShardSettings(fps=fps, **{name: getattr(args, name) for name in names})
-    given = read_classes(args.classes) if args.classes else known_classes(args.out, args.split)
+    given = read_classes(args.classes) if args.classes else read_set_classes(args.out, args.split)
     listing = read_list(
         args.dataset, args.videos, args.list, given, split=args.split, segments=args.segments
     )
@@ -86,7 +86,7 @@ def upkeep(verb: str, arguments: list[str], console: Console) -> int:
     faults: list[str] = []
     for folder in find_splits(args.path):
         if verb == "verify":
-            found = verify_shown(folder, args.workers or ShardSettings().effective_workers, console)
+            found = verify_with_progress(folder, args.workers or ShardSettings().effective_workers, console)
             faults += found
             print(f"{folder}: {len(found)} faults" if found else f"{folder}: sound")
         else:

@@ -1,10 +1,12 @@
-"""One reader per data set's lists: from lists and folders to sources."""
+"""Reads the lists of each supported data set into sources."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
+from dsanet.errors import require
 from shards.annotations.activitynet import read_activitynet
 from shards.annotations.kinetics import read_kinetics, read_mini_kinetics
 from shards.annotations.plain import Listing, read_classes, read_csv, read_folder
@@ -13,18 +15,19 @@ from shards.errors import ShardUsageError
 
 __all__ = ["DATASETS", "Listing", "read_classes", "read_list"]
 
-PLAIN = {
+READERS = {
     "folder": read_folder,
     "csv": read_csv,
     "kinetics400": read_kinetics,
     "mini-kinetics200": read_mini_kinetics,
     "somethingv1": read_something,
 }
-DATASETS = (*PLAIN, "activitynet")
+Dataset = Literal["folder", "csv", "kinetics400", "mini-kinetics200", "somethingv1", "activitynet"]
+DATASETS: tuple[Dataset, ...] = get_args(Dataset)
 
 
 def read_list(
-    dataset: str,
+    dataset: Dataset,
     videos: Path,
     path: Path,
     classes: Sequence[str] = (),
@@ -32,14 +35,18 @@ def read_list(
     split: str = "train",
     segments: str = "whole",
 ) -> Listing:
-    """The sources and classes of a data set's list; `split` and `segments` are ActivityNet's.
+    """Read the list `path` of a data set whose videos are in the folder `videos`.
 
-    Raises ShardError for a list that cannot be understood.
+    classes: class names in the order of their labels; () takes them from the list.
+    split, segments: see `read_activitynet`; the other lists have neither.
+
+    Raises:
+        ShardError: if the list cannot be read.
     """
+    known = ", ".join(DATASETS)
+    require(dataset in DATASETS, "dataset", f"be one of {known}", dataset, ShardUsageError)
     if dataset == "activitynet":
         return read_activitynet(videos, path, classes, split=split, segments=segments)
-    if segments != "whole":
-        raise ShardUsageError(
-            f"--segments {segments}: the lists of {dataset} know no segments, only activitynet's do"
-        )
-    return PLAIN[dataset](videos, path, classes)
+    must = "be whole for every data set except activitynet"
+    require(segments == "whole", "segments", must, segments, ShardUsageError)
+    return READERS[dataset](videos, path, classes)

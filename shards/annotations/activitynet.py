@@ -1,4 +1,4 @@
-"""ActivityNet v1.3: the official JSON; untrimmed videos with labelled segments."""
+"""Reads the list of ActivityNet v1.3: a JSON file of untrimmed videos with labelled segments."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dsanet.errors import require
 from shards.annotations.files import VideoFolder
 from shards.annotations.plain import Listing
 from shards.build.plan import clean_key
@@ -23,16 +24,18 @@ def _read_database(path: Path) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise ShardError(f"cannot read the list {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise ShardError(f"{path} is not ActivityNet's JSON: it has no 'database'") from None
+        raise ShardError(
+            f"{path} is not the JSON file of ActivityNet: it has no 'database'"
+        ) from None
     if not isinstance(database, dict):
-        raise ShardError(f"{path}: 'database' is not an object of videos by their id")
+        raise ShardError(f"{path}: 'database' is not an object with an entry for each video")
     for name, entry in database.items():
         try:
             _segments(entry)
             _duration(entry)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             text = f"{type(error).__name__}: {error}"
-            raise ShardError(f"{path}, video {name}: its entry is damaged ({text})") from None
+            raise ShardError(f"{path}, video {name}: the entry is damaged ({text})") from None
     return database
 
 
@@ -41,17 +44,17 @@ def _duration(entry: dict[str, Any]) -> float:
 
 
 def _segments(entry: dict[str, Any]) -> list[Segment]:
-    """Labelled segments (start, end, label) with a length, in order of time."""
-    found = []
+    """Return the labelled segments (start, end, label) that are not empty, in order of time."""
+    segments = []
     for annotation in entry.get("annotations") or ():
         start, end = map(float, annotation["segment"])
         if end > start:
-            found.append((start, end, str(annotation["label"])))
-    return sorted(found)
+            segments.append((start, end, str(annotation["label"])))
+    return sorted(segments)
 
 
 def _parts(mode: str, duration: float, segments: list[Segment]) -> Iterator[tuple[Any, Any, list]]:
-    """(start, end, the segments that label it) of each sample of a video."""
+    """Yield (start, end, labelled segments in it) of each sample of a video."""
     if mode == "whole":
         yield None, None, segments
     elif mode == "labelled":
@@ -67,17 +70,13 @@ def _parts(mode: str, duration: float, segments: list[Segment]) -> Iterator[tupl
             start += length
 
 
-def check_mode(mode: str) -> str:
-    """The mode, if it is one. Raises ShardUsageError."""
+def _check_segments(segments: str) -> None:
     try:
-        good = mode in ("whole", "labelled") or 0.5 <= float(mode) <= 3600
+        valid = segments in ("whole", "labelled") or 0.5 <= float(segments) <= 3600
     except ValueError:
-        good = False
-    if not good:
-        raise ShardUsageError(
-            f"--segments {mode!r}: write whole, labelled or seconds (0.5 to 3600)"
-        )
-    return mode
+        valid = False
+    must = "be whole, labelled, or a number of seconds from 0.5 to 3600"
+    require(valid, "segments", must, segments, ShardUsageError)
 
 
 def read_activitynet(
@@ -88,22 +87,30 @@ def read_activitynet(
     split: str = "train",
     segments: str = "whole",
 ) -> Listing:
-    """The videos of `split` (train, val, test, or the subset's own name).
+    """Read the videos of one subset of ActivityNet.
 
-    `segments` = "whole": a sample is a video with all its labels; "labelled": a sample is one
-    labelled segment; a number: pieces of so many seconds, each with the labels that cover half of
-    it, pieces without a label left out. Raises ShardError for a list without such a subset.
+    split: train, val or test, or the name that the file uses.
+    segments: "whole": each video is a sample with all its labels; "labelled": each labelled
+        segment is a sample; a number: each piece of that many seconds is a sample with the labels
+        that cover half of it, and pieces without a label are left out.
+
+    Raises:
+        ShardError: if the list is damaged or has no such subset.
+        ShardUsageError: if `segments` is none of these.
     """
-    mode, subset = check_mode(segments), SUBSETS.get(split, split)
+    _check_segments(segments)
+    subset = SUBSETS.get(split, split)
     database = _read_database(path)
-    chosen = {name: e for name, e in sorted(database.items()) if e.get("subset") == subset}
-    if not chosen:
-        there = ", ".join(sorted({str(e.get("subset")) for e in database.values()}))
-        raise ShardError(f"{path} has no video of the subset {subset!r}, only of {there}")
-    everywhere = {label for entry in database.values() for _, _, label in _segments(entry)}
-    names = tuple(classes) or tuple(sorted(everywhere))
+    entries = {name: e for name, e in sorted(database.items()) if e.get("subset") == subset}
+    if not entries:
+        known = ", ".join(sorted({str(e.get("subset")) for e in database.values()}))
+        raise ShardError(f"{path}: no video of the subset {subset!r}; the subsets are {known}")
+    labels = {label for entry in database.values() for _, _, label in _segments(entry)}
+    names = tuple(classes) or tuple(sorted(labels))
     folder = VideoFolder(videos)
-    sources = [s for name, e in chosen.items() for s in _to_sources(folder, name, e, mode, names)]
+    sources: list[Source] = []
+    for name, entry in entries.items():
+        sources += _to_sources(folder, name, entry, segments, names)
     return Listing(sources, names)
 
 
@@ -111,20 +118,20 @@ def _to_sources(
     folder: VideoFolder, name: str, entry: dict[str, Any], mode: str, classes: Sequence[str]
 ) -> Iterator[Source]:
     path = folder.find(f"v_{name}") or folder.find(name)
-    numbers = {label: number for number, label in enumerate(classes)}
+    class_numbers = {label: number for number, label in enumerate(classes)}
     parts = _parts(mode, _duration(entry), _segments(entry))
-    for count, (start, end, found) in enumerate(parts):
-        unknown = [label for _, _, label in found if label not in numbers]
+    for number, (start, end, labelled) in enumerate(parts):
+        unknown = [label for _, _, label in labelled if label not in class_numbers]
         if unknown:
             raise ShardError(f"video {name}: label {unknown[0]!r} is not among the classes")
-        labels = tuple(dict.fromkeys(numbers[label] for _, _, label in found))
+        labels = tuple(dict.fromkeys(class_numbers[label] for _, _, label in labelled))
         yield Source(
             path or folder.root / f"v_{name}.mp4",
             labels[0] if labels else -1,
-            clean_key(name) if mode == "whole" else f"{clean_key(name)}_{count:03d}",
-            name=folder.name(path) if path else name,
+            clean_key(name) if mode == "whole" else f"{clean_key(name)}_{number:03d}",
+            name=folder.relative_name(path) if path else name,
             labels=labels,
             start=start,
             end=end,
-            segments=tuple((a, b, numbers[label]) for a, b, label in found),
+            segments=tuple((a, b, class_numbers[label]) for a, b, label in labelled),
         )

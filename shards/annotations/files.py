@@ -1,4 +1,4 @@
-"""Find the file of a video id in the copies of data sets that people have."""
+"""Finds the file of a video id in a folder, however the copy of the data set is laid out."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ SUFFIXES = {
 }
 
 
-def normal_name(name: str) -> str:
-    """A class name as lists and folders agree on it: lower case, spaces for underscores."""
+def normalise_class_name(name: str) -> str:
+    """Return a class name in lower case, with spaces for underscores, to compare it with others."""
     return " ".join(name.replace("_", " ").lower().split())
 
 
 class VideoFolder:
-    """Every video file under a folder, by its name without the suffix; one walk, no stats."""
+    """The video files under a folder, by their names without the suffix.
+
+    The folder is walked once, without asking for the status of files: they are many, and on slow
+    disks.
+    """
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise ShardError(f"the folder of videos {root} does not exist: mount it or correct it")
+            raise ShardError(f"{root}: the folder of videos does not exist; mount it or correct it")
         self.root = root
         self._paths: dict[str, list[str]] = {}
         for path in _walk(root):
@@ -33,19 +37,22 @@ class VideoFolder:
                 self._paths.setdefault(stem, []).append(path)
 
     def find(self, stem: str, class_name: str = "") -> Path | None:
-        """The file named `stem`; of several, one in a folder of replacements for broken files,
-        then one in the folder of its class, then the first by name."""
+        """Return the file named `stem`, or None.
+
+        Of several files, one in a folder of replacements for broken files comes first, then one
+        in the folder of its class, then the first by name.
+        """
 
         def rank(path: str) -> tuple[bool, bool, str]:
             folders = os.path.dirname(path).split(os.sep)
-            of_class = normal_name(folders[-1]) == normal_name(class_name)
+            of_class = normalise_class_name(folders[-1]) == normalise_class_name(class_name)
             return (not any("replacement" in f for f in folders), not of_class, path)
 
-        found = self._paths.get(stem)
-        return self.root / min(found, key=rank) if found else None
+        paths = self._paths.get(stem)
+        return self.root / min(paths, key=rank) if paths else None
 
-    def name(self, path: Path) -> str:
-        """A found path as it is told to others: relative to the folder."""
+    def relative_name(self, path: Path) -> str:
+        """Return a path relative to the folder."""
         return path.relative_to(self.root).as_posix()
 
 

@@ -1,4 +1,4 @@
-"""Kinetics-400 and Mini-Kinetics-200: CSV lists with label, youtube_id, time_start, time_end."""
+"""Reads the CSV lists of Kinetics-400 and Mini-Kinetics-200."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from shards.annotations.files import VideoFolder, normal_name
+from shards.annotations.files import VideoFolder, normalise_class_name
 from shards.annotations.plain import Listing, read_table, to_label
 from shards.build.plan import unique_keys
 from shards.errors import ShardError
@@ -24,22 +24,22 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
             float(row["time_start"]), float(row["time_end"])
         except ValueError:
             raise ShardError(
-                f"{path}, line {number}: time_start and time_end are seconds"
+                f"{path}, line {number}: time_start and time_end must be numbers of seconds"
             ) from None
-        row["label"] = normal_name((row.get("label") or "").strip("\"'"))
+        row["label"] = normalise_class_name((row.get("label") or "").strip("\"'"))
     return rows
 
 
 def _to_source(folder: VideoFolder, row: dict[str, str], label: int, key: str) -> Source:
-    """The trimmed clip if there is one, else the whole video, cut if it proves longer."""
+    """Return the trimmed clip if it exists, else the whole video, to be cut if it is longer."""
     start, end = float(row["time_start"]), float(row["time_end"])
     clip = f"{row['youtube_id']}_{int(start):06d}_{int(end):06d}"
     path = folder.find(clip, row["label"])
     if path:
-        return Source(path, label, key, name=folder.name(path))
+        return Source(path, label, key, name=folder.relative_name(path))
     path = folder.find(row["youtube_id"], row["label"])
     if path:
-        source = Source(path, label, key, name=folder.name(path))
+        source = Source(path, label, key, name=folder.relative_name(path))
         return replace(source, start=start, end=end, if_longer=True)
     return Source(folder.root / row["label"] / f"{clip}.mp4", label, key, name=clip)
 
@@ -48,7 +48,7 @@ def _to_listing(
     videos: Path, rows: list[dict[str, str]], classes: Sequence[str], path: Path
 ) -> Listing:
     folder = VideoFolder(videos)
-    numbers = {normal_name(name): number for number, name in enumerate(classes)}
+    numbers = {normalise_class_name(name): number for number, name in enumerate(classes)}
     clips = [f"{r['youtube_id']}_{int(float(r['time_start'])):06d}" for r in rows]
     labels = [
         to_label(row["label"], numbers, f"{path}, video {row['youtube_id']}")
@@ -65,10 +65,12 @@ def _to_listing(
 
 
 def read_kinetics(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
-    """Kinetics-400; without `classes` they are the labels of the list in alphabetical order.
+    """Read a list of Kinetics-400; without `classes` they are its labels in alphabetical order.
 
-    Files are found as `<id>_<start6>_<end6>` or `<id>`, in class folders or not, with any video
-    suffix. Raises ShardError for a list that is not Kinetics'.
+    The name of a file is `<id>_<start6>_<end6>` or `<id>` with any video suffix, in any folder.
+
+    Raises:
+        ShardError: if the list does not have the columns of Kinetics, or an unknown class.
     """
     rows = _read_rows(path)
     names = classes or sorted({row["label"] for row in rows if row["label"]})
@@ -76,25 +78,28 @@ def read_kinetics(videos: Path, path: Path, classes: Sequence[str] = ()) -> List
 
 
 def most_frequent_classes(labels: Sequence[str], count: int = MINI_CLASSES) -> tuple[str, ...]:
-    """The `count` labels with the most videos (ties by name), in alphabetical order."""
+    """Return the `count` labels with the most videos (ties by name), in alphabetical order."""
     ranked = sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0]))
     return tuple(sorted(name for name, _ in ranked[:count]))
 
 
 def read_mini_kinetics(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
-    """Mini-Kinetics-200: the rows of a Kinetics-400 list whose class is among the chosen 200.
+    """Read the rows of a Kinetics-400 list that belong to the 200 classes of Mini-Kinetics.
 
     Without `classes` they are the 200 with the most videos in the list, which must then be the
-    training list. Raises ShardError otherwise.
+    training list.
+
+    Raises:
+        ShardError: if `classes` are needed, or as `read_kinetics` does.
     """
     rows = _read_rows(path)
     if not classes:
         splits = {row.get("split", "train") for row in rows}
         if splits - {"train"}:
             raise ShardError(
-                f"{path} is no training list, and the 200 classes are those with the most training "
-                "videos: shard the training split into the same --out first, or give --classes"
+                f"{path} is not a training list, which the 200 classes follow from: shard the "
+                "training split into the same --out first, or give --classes"
             )
         classes = most_frequent_classes([row["label"] for row in rows])
-    wanted = {normal_name(name) for name in classes}
+    wanted = {normalise_class_name(name) for name in classes}
     return _to_listing(videos, [row for row in rows if row["label"] in wanted], classes, path)

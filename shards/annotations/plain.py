@@ -1,4 +1,4 @@
-"""Plain lists: "relative/path.mp4 label" lines, and CSV with the columns path and label."""
+"""Reads lists of "relative/path.mp4 label" lines, and CSV files with columns path and label."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from shards.format.settings import Source
 
 @dataclass(frozen=True)
 class Listing:
-    """What a list asks for: the sources, and the class names in the order of their labels."""
+    """The sources of a list, and the class names in the order of their labels."""
 
     sources: list[Source]
     classes: tuple[str, ...]
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list that are not empty. Raises ShardError if it cannot be read."""
+    """Return the lines of a list that are not empty. Raises ShardError if it cannot be read."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except OSError as error:
@@ -32,33 +32,36 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file whose header names `columns`. Raises ShardError."""
+    """Return the rows of a CSV file. Raises ShardError if its header lacks one of `columns`."""
     try:
         rows = list(csv.DictReader(read_lines(path), restval=""))
     except csv.Error as error:
         raise ShardError(f"the list {path} is not CSV: {error}") from None
     if not rows:
-        raise ShardError(f"the list {path} has no line under its header")
-    lacking = [column for column in columns if column not in rows[0]]
-    if lacking:
+        raise ShardError(f"the list {path} has no line after its header")
+    missing = [column for column in columns if column not in rows[0]]
+    if missing:
         raise ShardError(
-            f"{path}: the header does not name the column {lacking[0]}: let the first line be "
+            f"{path}: the header has no column {missing[0]}; the first line must have "
             + ",".join(columns)
         )
     return rows
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names, one a line; the line order is the label. Raises ShardError for doubles."""
+    """Read class names, one per line in the order of their labels.
+
+    Raises ShardError for an empty file or a name that appears twice.
+    """
     names = tuple(read_lines(path))
     if not names:
-        raise ShardError(f"{path} names no class")
-    if doubled := _first_doubled(names):
-        raise ShardError(f"{path} names the class {doubled!r} twice")
+        raise ShardError(f"{path} contains no class name")
+    if duplicate := _first_duplicate(names):
+        raise ShardError(f"{path} contains the class {duplicate!r} twice")
     return names
 
 
-def _first_doubled(names: Sequence[str]) -> str:
+def _first_duplicate(names: Sequence[str]) -> str:
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -68,13 +71,16 @@ def _first_doubled(names: Sequence[str]) -> str:
 
 
 def to_label(text: str, numbers: Mapping[str, int], where: str) -> int:
-    """A label written as a class name or as a number. Raises ShardError that names the place."""
+    """Return the label that `text` means: a class name of `numbers`, or a number.
+
+    where: file and line, for the message of the ShardError if it is neither.
+    """
     if text in numbers:
         return numbers[text]
     if text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
-    known = "not among the classes" if numbers else "no number, and there is no --classes file"
-    raise ShardError(f"{where}: the label {text!r} is {known}")
+    reason = "not one of the classes" if numbers else "not a number; to use names, give --classes"
+    raise ShardError(f"{where}: the label {text!r} is {reason}")
 
 
 def _numbers(classes: Sequence[str]) -> dict[str, int]:
@@ -82,10 +88,12 @@ def _numbers(classes: Sequence[str]) -> dict[str, int]:
 
 
 def read_folder(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
-    """Sources of "relative/path.mp4 label" lines; the label is an index, or a name of `classes`.
+    """Read "relative/path.mp4 label" lines; a label is a number, or a name of `classes`.
 
-    Without `classes` the labels are numbers and the class names are these numbers. A class name
-    may have spaces. Raises ShardError naming the line that is wrong.
+    Without `classes` the class names are the numbers. A class name may contain spaces.
+
+    Raises:
+        ShardError: for the first wrong line.
     """
     numbers, pairs = _numbers(classes), []
     for count, line in enumerate(read_lines(path), 1):
@@ -98,7 +106,7 @@ def read_folder(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listin
 
 
 def _split_line(line: str, numbers: Mapping[str, int]) -> tuple[str, str]:
-    """(path, label): the longest class name at the end of the line, else its last word."""
+    """Return (path, label); the label is the longest class name that ends the line, or a word."""
     words = line.split(" ")
     for first in range(1, len(words)):
         if (label := " ".join(words[first:])) in numbers:
@@ -108,32 +116,39 @@ def _split_line(line: str, numbers: Mapping[str, int]) -> tuple[str, str]:
 
 
 def read_csv(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
-    """Sources of a CSV file with a header that names path and label, and perhaps start and end
-    (seconds), which cut segments out of longer videos."""
+    """Read a CSV file with the columns path and label, and perhaps start and end (seconds).
+
+    start and end cut a segment out of a longer video.
+
+    Raises:
+        ShardError: for the first wrong line.
+    """
     rows, numbers = read_table(path, ("path", "label")), _numbers(classes)
     pairs = [
         (row["path"], to_label(row["label"].strip(), numbers, f"{path}, line {count}"))
         for count, row in enumerate(rows, 2)
     ]
-    cuts = [_cut(row, f"{path}, line {count}") for count, row in enumerate(rows, 2)]
+    segments = [_read_segment(row, f"{path}, line {count}") for count, row in enumerate(rows, 2)]
     sources = [
-        replace(source, start=cut[0], end=cut[1]) if cut else source
-        for source, cut in zip(to_sources(videos, pairs, path, cuts), cuts, strict=True)
+        replace(source, start=segment[0], end=segment[1]) if segment else source
+        for source, segment in zip(to_sources(videos, pairs, path, segments), segments, strict=True)
     ]
     return Listing(sources, _names(classes, pairs))
 
 
-def _cut(row: Mapping[str, str], where: str) -> tuple[float, float] | None:
+def _read_segment(row: Mapping[str, str], where: str) -> tuple[float, float] | None:
     start, end = row.get("start", ""), row.get("end", "")
     if not start and not end:
         return None
     try:
-        cut = float(start or 0), float(end)
+        segment = float(start or 0), float(end)
     except ValueError:
-        raise ShardError(f"{where}: start and end are seconds") from None
-    if not 0 <= cut[0] < cut[1]:
-        raise ShardError(f"{where}: the segment {start} to {end} has no length")
-    return cut
+        raise ShardError(f"{where}: start and end must be numbers of seconds") from None
+    if not 0 <= segment[0] < segment[1]:
+        raise ShardError(
+            f"{where}: the segment from {start} to {end} has no length or begins before 0"
+        )
+    return segment
 
 
 def _names(classes: Sequence[str], pairs: Sequence[tuple[str, int]]) -> tuple[str, ...]:
@@ -144,18 +159,24 @@ def to_sources(
     videos: Path,
     pairs: Sequence[tuple[str, int]],
     path: Path,
-    cuts: Sequence[tuple[float, float] | None] = (),
+    segments: Sequence[tuple[float, float] | None] = (),
 ) -> list[Source]:
-    """Sources under `videos` for (relative path, label) pairs, with clean keys; `cuts` tell apart
-    several segments of one file. Raises ShardError for a doubled line."""
+    """Return sources in the folder `videos` for (relative path, label) pairs.
+
+    segments: one for each pair, which becomes a part of the key.
+
+    Raises ShardError if a path appears twice without different segments.
+    """
     names = [name for name, _ in pairs]
-    if any(cuts):
+    if any(segments):
         names = [
-            f"{Path(name).with_suffix('')}_{1000 * cut[0]:.0f}_{1000 * cut[1]:.0f}" if cut else name
-            for name, cut in zip(names, cuts, strict=True)
+            f"{Path(name).with_suffix('')}_{1000 * segment[0]:.0f}_{1000 * segment[1]:.0f}"
+            if segment
+            else name
+            for name, segment in zip(names, segments, strict=True)
         ]
-    if doubled := _first_doubled(names):
-        raise ShardError(f"{path} names {doubled} twice")
+    if duplicate := _first_duplicate(names):
+        raise ShardError(f"{path} contains {duplicate} twice")
     keys = unique_keys(names)
     return [
         Source(videos / name, label, key, name=name)

@@ -1,4 +1,4 @@
-"""Something-Something V1: a folder of JPEG frames for each video, 12 a second; `id;label` lists."""
+"""Reads the lists of Something-Something V1, which has a folder of JPEG frames for each video."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from shards.annotations.plain import Listing, read_lines, to_label
 from shards.errors import ShardError
 from shards.format.settings import Source
 
-RATE = "12"
+RATE = "12"  # frames per second
 
 
 def read_something(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
-    """Folders `videos`/<id>/ of the list's ids; the frames are stored bit for bit.
+    """Read `id;label` lines; the frames of a video are in the folder `videos`/<id>.
 
-    Without `classes` (the labels file, whose line order counts) they are the labels of the list
-    in alphabetical order. Raises ShardError for a line that is not `id;label`.
+    classes: the lines of the data set's labels file; without them, the labels of the list in
+        alphabetical order.
+
+    Raises:
+        ShardError: for the first wrong line.
     """
     pairs = []
     for number, line in enumerate(read_lines(path), 1):

@@ -1,1 +1,1 @@
-"""Sharding: plan the tars, write them with a pool of processes, finish and verify a split."""
+"""Build a split: plan the tars, write them with worker processes, finish and verify it."""

@@ -1,31 +1,31 @@
-"""Which key goes into which tar: follows from the list alone, whatever the inputs hold."""
+"""Decides which key goes into which tar: from the list alone, never from the videos."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dsanet.errors import require
 from shards.errors import ShardError, ShardUsageError
 from shards.format.index import MAX_KEY
 from shards.format.settings import ShardSettings, Source
 
 
 def clean_key(name: str) -> str:
-    """A key from a file's path: the suffix dropped, letters, digits, "-" and "_" kept."""
+    """Make a key of a file's path: drop the suffix, keep letters, digits, "-" and "_"."""
     stem = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", name)
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).rstrip("_") or "video"
 
 
 def unique_keys(names: Sequence[str]) -> list[str]:
-    """One key for each path; where two would clash, or one is too long, a hash is appended."""
+    """Make one key for each path; a hash is appended where two would be equal or one too long."""
     cleaned = [clean_key(name) for name in names]
-    seen: dict[str, int] = {}
-    for key in cleaned:
-        seen[key] = seen.get(key, 0) + 1
+    counts = Counter(cleaned)
     return [
-        key if seen[key] == 1 and len(key) <= MAX_KEY else _hashed(key, name)
+        key if counts[key] == 1 and len(key) <= MAX_KEY else _hashed(key, name)
         for key, name in zip(cleaned, names, strict=True)
     ]
 
@@ -35,36 +35,37 @@ def _hashed(key: str, name: str) -> str:
 
 
 def check_sources(sources: Sequence[Source], classes: Sequence[str]) -> None:
-    """Raises ShardError for an empty list, a doubled or unfit key, a label outside the classes."""
+    """Raise ShardError for an empty list, a duplicate or invalid key, or an unknown label."""
     if not sources:
-        raise ShardError("the list names no video: nothing to shard")
-    seen: dict[str, Source] = {}
+        raise ShardError("the list is empty: there is nothing to shard")
+    by_key: dict[str, Source] = {}
     for source in sources:
         if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}", source.key):
             raise ShardError(
-                f"key {source.key!r} of {source.path}: use 1 to {MAX_KEY} letters, digits, - and _"
+                f"{source.path}: key {source.key!r} is not 1 to {MAX_KEY} letters, digits, - and _"
             )
-        if source.key in seen:
+        if source.key in by_key:
             raise ShardError(
-                f"key {source.key!r} twice in the list: {seen[source.key].path} and {source.path}"
+                f"key {source.key!r} is in the list twice: {by_key[source.key].path} and "
+                f"{source.path}"
             )
-        seen[source.key] = source
+        by_key[source.key] = source
         for label in source.all_labels:
             if not 0 <= label < len(classes):
                 raise ShardError(
-                    f"label {label} of {source.name or source.path} is outside the "
-                    f"{len(classes)} classes (0 to {len(classes) - 1})"
+                    f"{source.name or source.path}: label {label} must be less than "
+                    f"{len(classes)}, the number of classes"
                 )
 
 
 def tar_samples(count: int, settings: ShardSettings) -> int:
-    """Samples in a tar: 64, less for short lists so that several workers have work."""
+    """Return the samples per tar: 64, fewer for a short list so that all workers have work."""
     return settings.tar_samples or min(max(count // 16, 8), 64)
 
 
 @dataclass(frozen=True)
 class TarPlan:
-    """One tar to write: its number, its name and its sources in order."""
+    """One tar to write: its number from 0, its file name, and its sources in order."""
 
     number: int
     name: str
@@ -74,7 +75,7 @@ class TarPlan:
 def plan_tars(
     sources: Sequence[Source], split: str, settings: ShardSettings
 ) -> tuple[TarPlan, ...]:
-    """Shuffle by a hash of (seed, key) and cut into tars: independent of the order of the list."""
+    """Shuffle by a hash of (seed, key) and cut into tars; the order of the list does not matter."""
 
     def rank(source: Source) -> bytes:
         return hashlib.blake2b(f"{settings.seed}:{source.key}".encode(), digest_size=16).digest()
@@ -86,7 +87,7 @@ def plan_tars(
 
 
 def fingerprint(sources: Sequence[Source], settings: ShardSettings, classes: Sequence[str]) -> str:
-    """SHA-256 of all that decides what the set holds: list, classes and settings."""
+    """Return a SHA-256 of what decides the content of the set: list, classes and settings."""
     digest = hashlib.sha256(repr((sorted(settings.recorded().items()), list(classes))).encode())
     for source in sorted(sources, key=lambda s: s.key):
         data = source.to_json()
@@ -96,15 +97,16 @@ def fingerprint(sources: Sequence[Source], settings: ShardSettings, classes: Seq
 
 
 def parse_task(text: str) -> tuple[int, int]:
-    """(I, N) of "I/N", I from 0. Raises ShardUsageError."""
+    """Return (I, N) of "I/N", the share I of N from 0. Raises ShardUsageError."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or not int(match[1]) < int(match[2]):
-        raise ShardUsageError(f"--task {text!r}: write I/N with 0 <= I < N, such as 0/8 to 7/8")
-    return int(match[1]), int(match[2])
+    index, count = map(int, match.groups()) if match else (0, 0)
+    must = "be I/N with 0 <= I < N, such as 0/8 to 7/8"
+    require(index < count, "task", must, text, ShardUsageError)
+    return index, count
 
 
 def check_split(name: str) -> str:
-    """The split's name, if it can be a folder's. Raises ShardUsageError."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
-        raise ShardUsageError(f"split {name!r}: use letters, digits, - and _")
+    """Return the name of a split. Raises ShardUsageError if it is not valid."""
+    valid = re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) is not None
+    require(valid, "split", "be 1 to 60 letters, digits, - and _", name, ShardUsageError)
     return name

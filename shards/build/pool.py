@@ -1,4 +1,4 @@
-"""Keeps the worker processes busy, and outlives each of them."""
+"""Run the worker processes of a build, and replace each one that dies."""
 
 from __future__ import annotations
 
@@ -21,38 +21,48 @@ from shards.build.plan import TarPlan
 from shards.errors import ShardError
 from shards.format.settings import ShardSettings
 
-SILENCE = 10  # a worker silent for so many times its CPU limit is taken for hung
-CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+# A worker counts as hung after this many times its CPU limit without an event.
+HUNG_AFTER = 10
+CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 
 @dataclass
-class Hand:
-    """One worker process and the tar it has in hand."""
+class WorkerHandle:
+    """One worker process and the tar it is writing.
+
+    verdicts, offset: the finished sources of the tar, and the bytes written for them.
+    current: index of the source in work, -1 before the first.
+    """
 
     plan: TarPlan
     process: subprocess.Popen[bytes]
     log: Any
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     offset: int = 0
-    begun: int = -1
-    heard: float = field(default_factory=time.monotonic)
+    current: int = -1
+    last_event: float = field(default_factory=time.monotonic)
     hung: bool = False
     _buffer: bytes = b""
 
-    def events(self) -> list[dict[str, Any]] | None:
-        """Events that arrived since the last call; None at the end of the stream."""
+    def read_events(self) -> list[dict[str, Any]] | None:
+        """Return the events that arrived since the last call, or None at the end of the stream."""
         assert self.process.stdout is not None
         data = os.read(self.process.stdout.fileno(), 1 << 16)
         if not data:
             return None
-        self.heard = time.monotonic()
+        self.last_event = time.monotonic()
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
+    def assign(self, plan: TarPlan) -> None:
+        """Take `plan` as the next tar of this worker, with nothing of it written."""
+        self.plan, self.verdicts, self.offset, self.current = plan, [], 0, -1
+
 
 @dataclass(frozen=True)
-class Crew:
-    """What all workers of a build share."""
+class BuildContext:
+    """What all workers of a build share: the output folder, the settings and the record that goes
+    into every tar; and what to call with each verdict and each finished tar."""
 
     folder: Path
     settings: ShardSettings
@@ -61,63 +71,75 @@ class Crew:
     on_tar: Callable[[str, dict[str, Any]], None]
 
 
-class Pool:
-    """Writes tars with `crew.settings.effective_workers` processes."""
+class WorkerPool:
+    """Writes tars with `context.settings.effective_workers` processes."""
 
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
+    def __init__(self, context: BuildContext) -> None:
+        self.context = context
         self._selector = selectors.DefaultSelector()
 
     def run(self, plans: Iterable[TarPlan]) -> None:
         """Write every tar of `plans`. Raises ShardError when the output cannot be written."""
         waiting = deque(plans)
-        for _ in range(min(self.crew.settings.effective_workers, len(waiting))):
-            self._give(self._start(waiting.popleft()))
+        for _ in range(min(self.context.settings.effective_workers, len(waiting))):
+            self._start_worker(waiting.popleft())
         try:
             while self._selector.get_map():
-                self._turn(waiting)
+                self._process_events(waiting)
+                self._kill_hung_workers()
         finally:
-            for key in list(self._selector.get_map().values()):
-                key.data.process.kill()
-                self._dismiss(key.data)
+            for worker in self._workers():
+                worker.process.kill()
+                self._close_worker(worker)
             self._selector.close()
 
-    def _turn(self, waiting: deque[TarPlan]) -> None:
-        for key, _ in self._selector.select(timeout=5.0):
-            hand: Hand = key.data
-            events = hand.events()
-            if events is None:
-                self._replace(hand)
-            for event in events or ():
-                self._hear(hand, event, waiting)
-        limit = SILENCE * self.crew.settings.cpu_seconds
-        for key in list(self._selector.get_map().values()):
-            if time.monotonic() - key.data.heard > limit:
-                key.data.hung = True
-                key.data.process.kill()  # its stream ends, and `_replace` takes over
+    def _workers(self) -> list[WorkerHandle]:
+        return [key.data for key in self._selector.get_map().values()]
 
-    def _hear(self, hand: Hand, event: dict[str, Any], waiting: deque[TarPlan]) -> None:
+    def _process_events(self, waiting: deque[TarPlan]) -> None:
+        for key, _ in self._selector.select(timeout=5.0):
+            worker: WorkerHandle = key.data
+            events = worker.read_events()
+            if events is None:
+                self._replace_dead_worker(worker)
+            for event in events or ():
+                self.handle_event(worker, event, waiting)
+
+    def _kill_hung_workers(self) -> None:
+        limit = HUNG_AFTER * self.context.settings.cpu_seconds
+        for worker in self._workers():
+            if time.monotonic() - worker.last_event > limit:
+                worker.hung = True
+                worker.process.kill()  # its stream ends, which calls `_replace_dead_worker`
+
+    def handle_event(
+        self, worker: WorkerHandle, event: dict[str, Any], waiting: deque[TarPlan]
+    ) -> None:
+        """Update the pool for one event of a worker; after its last one it gets the next tar."""
         if event["event"] == "begin":
-            hand.begun = event["i"]
+            worker.current = event["i"]
         elif event["event"] == "end":
-            hand.offset = event["offset"]
-            self._count(hand, event["verdict"])
+            worker.offset = event["offset"]
+            self._add_verdict(worker, event["verdict"])
         elif event["event"] == "fatal":
             raise ShardError(event["message"])
         elif event["event"] == "done":
-            state = {"sha256": event["sha256"], "size": event["size"], "verdicts": hand.verdicts}
-            self.crew.on_tar(hand.plan.name, state)
+            finished = {name: event[name] for name in ("sha256", "size")}
+            self.context.on_tar(worker.plan.name, finished | {"verdicts": worker.verdicts})
             if waiting:
-                hand.plan, hand.verdicts, hand.offset, hand.begun = waiting.popleft(), [], 0, -1
-                self._give(hand, new=False)
+                worker.assign(waiting.popleft())
+                self._send_job(worker)
             else:
-                self._dismiss(hand)
+                self._close_worker(worker)
 
-    def _count(self, hand: Hand, verdict: dict[str, Any]) -> None:
-        hand.verdicts.append(verdict)
-        self.crew.on_verdict(verdict | {"tar": hand.plan.name})
+    def _add_verdict(self, worker: WorkerHandle, verdict: dict[str, Any]) -> None:
+        worker.verdicts.append(verdict)
+        self.context.on_verdict(verdict | {"tar": worker.plan.name})
 
-    def _start(self, plan: TarPlan) -> Hand:
+    def _start_worker(
+        self, plan: TarPlan, verdicts: Iterable[dict[str, Any]] = (), offset: int = 0
+    ) -> None:
+        """Start a process that writes `plan`, from the source after `verdicts` on."""
         log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the worker)
         root = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
@@ -128,62 +150,62 @@ class Pool:
             stderr=log,
             env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         )
-        return Hand(plan, process, log)
+        assert process.stdout is not None
+        worker = WorkerHandle(plan, process, log, list(verdicts), offset)
+        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        self._send_job(worker)
 
-    def _give(self, hand: Hand, new: bool = True) -> None:
-        crew = self.crew
+    def _send_job(self, worker: WorkerHandle) -> None:
+        context = self.context
         job = {
-            "part": str(crew.folder / f".{hand.plan.name}.part"),
-            "tar": str(crew.folder / hand.plan.name),
-            "settings": asdict(crew.settings),
-            "sources": [source.to_json() for source in hand.plan.sources],
-            "record": crew.record | {"number": hand.plan.number},
-            "verdicts": hand.verdicts,
-            "offset": hand.offset,
+            "part": str(context.folder / f".{worker.plan.name}.part"),
+            "tar": str(context.folder / worker.plan.name),
+            "settings": asdict(context.settings),
+            "sources": [source.to_json() for source in worker.plan.sources],
+            "record": context.record | {"number": worker.plan.number},
+            "verdicts": worker.verdicts,
+            "offset": worker.offset,
         }
-        assert hand.process.stdin is not None
-        assert hand.process.stdout is not None
-        hand.heard = time.monotonic()
-        if new:
-            self._selector.register(hand.process.stdout, selectors.EVENT_READ, hand)
-        with suppress(BrokenPipeError):  # it died; its stream ends, and `_replace` says so
-            hand.process.stdin.write(json.dumps(job).encode() + b"\n")
-            hand.process.stdin.flush()
-
-    def _dismiss(self, hand: Hand) -> None:
-        assert hand.process.stdin is not None
-        assert hand.process.stdout is not None
-        self._selector.unregister(hand.process.stdout)
+        assert worker.process.stdin is not None
+        worker.last_event = time.monotonic()
+        # A dead worker is noticed by the end of its stream.
         with suppress(BrokenPipeError):
-            hand.process.stdin.close()
-        hand.process.wait()
-        hand.process.stdout.close()
-        hand.log.close()
+            worker.process.stdin.write(json.dumps(job).encode() + b"\n")
+            worker.process.stdin.flush()
 
-    def _replace(self, hand: Hand) -> None:
-        """A worker died: judge the source it had in hand, and let a new one go on after it."""
-        code = hand.process.wait()
-        hand.log.seek(0)
-        log = hand.log.read().decode(errors="replace").strip()
-        self._dismiss(hand)
-        if hand.begun < len(hand.verdicts):
+    def _close_worker(self, worker: WorkerHandle) -> None:
+        assert worker.process.stdin is not None
+        assert worker.process.stdout is not None
+        self._selector.unregister(worker.process.stdout)
+        with suppress(BrokenPipeError):
+            worker.process.stdin.close()
+        worker.process.wait()
+        worker.process.stdout.close()
+        worker.log.close()
+
+    def _replace_dead_worker(self, worker: WorkerHandle) -> None:
+        """Give the source in work a verdict, and start a process that goes on after it."""
+        code = worker.process.wait()
+        worker.log.seek(0)
+        log = worker.log.read().decode(errors="replace").strip()
+        self._close_worker(worker)
+        if worker.current < len(worker.verdicts):
             last = log.splitlines()[-1] if log else f"exit code {code}"
             raise ShardError(f"a worker process ended outside any video: {last}")
-        source = hand.plan.sources[hand.begun]
-        basis = {"key": source.key, "source": source.name, "labels": list(source.all_labels)}
-        self._count(hand, basis | {"bytes_in": 0} | self._inquest(hand, code))
-        fresh = self._start(hand.plan)
-        fresh.verdicts, fresh.offset = hand.verdicts, hand.offset
-        self._give(fresh)
+        source = worker.plan.sources[worker.current]
+        verdict = {"key": source.key, "source": source.name, "labels": list(source.all_labels)}
+        self._add_verdict(worker, verdict | {"bytes_in": 0} | self._explain_exit(worker, code))
+        self._start_worker(worker.plan, worker.verdicts, worker.offset)
 
-    def _inquest(self, hand: Hand, code: int) -> dict[str, Any]:
+    def _explain_exit(self, worker: WorkerHandle, code: int) -> dict[str, Any]:
+        """Return status, kind and reason of the source during which the worker ended."""
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        if -code in CRASHES:
+        if -code in CRASH_SIGNALS:
             return {"status": "refused", "kind": "crash", "reason": f"crashed FFmpeg ({name})"}
         kind, reason = "worker", f"its worker process was ended by {name}"
-        limit = self.crew.settings.cpu_seconds
-        if hand.hung:
-            kind, reason = "time", f"no sign of life for {SILENCE * limit} s"
+        limit = self.context.settings.cpu_seconds
+        if worker.hung:
+            kind, reason = "time", f"no sign of life for {HUNG_AFTER * limit} s"
         elif -code == signal.SIGXCPU:
             kind, reason = "time", f"took more than {limit} s of CPU time"
         return {"status": "deferred", "kind": kind, "reason": f"{reason}: run again"}

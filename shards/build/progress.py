@@ -1,4 +1,4 @@
-"""What a build shows while it goes on: a live line on a terminal, plain lines elsewhere."""
+"""Progress of a build and its final report: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from shards.build.split import Report, Watcher
 from shards.build.verify import verify_split
 from shards.format.manifest import read_manifest
 
-PLAIN_SECONDS = 10.0
+PRINT_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
 def human_bytes(count: float) -> str:
-    """A number of bytes with three significant digits and a decimal unit."""
+    """Format a number of bytes with three significant digits and a decimal unit."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:  # what is more would be rounded to 1e+03
+        if count < 999.5:  # larger numbers would be printed as 1e+03
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
 
 
 class BuildProgress:
-    """Counts verdicts and shows them; use it as a context manager around the build."""
+    """Counts and shows the verdicts of a build; a context manager around it."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.started = time.monotonic()
         self.total = self.done = self.bytes_in = self.bytes_out = 0
         self.bad: Counter[str] = Counter()
-        self._shown = self.started
+        self._last_print = self.started
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = ("{task.percentage:>3.0f}%", "{task.fields[text]}")
@@ -50,7 +50,7 @@ class BuildProgress:
 
     @property
     def watcher(self) -> Watcher:
-        """What `build_split` is to tell."""
+        """The callbacks to pass to `build_split`."""
         return Watcher(begin=self._begin, verdict=self._verdict)
 
     def _begin(self, tars: int, sources: int) -> None:
@@ -59,7 +59,7 @@ class BuildProgress:
             self._bar.update(self._task, total=sources)
         else:
             self.console.print(
-                f"sharding {_count(sources, 'video')} into {_count(tars, 'tar')}", highlight=False
+                f"sharding {_plural(sources, 'video')} into {_plural(tars, 'tar')}", highlight=False
             )
 
     def _verdict(self, verdict: Mapping[str, Any]) -> None:
@@ -70,19 +70,21 @@ class BuildProgress:
             self.bad[verdict["kind"]] += 1
         if self._bar:
             self._bar.update(self._task, completed=self.done, text=self.text())
-        elif time.monotonic() - self._shown > PLAIN_SECONDS:
-            self._shown = time.monotonic()
-            self.console.print(f"{self.done}/{self.total} {self.text(left=True)}", highlight=False)
+        elif time.monotonic() - self._last_print > PRINT_EVERY:
+            self._last_print = time.monotonic()
+            self.console.print(
+                f"{self.done}/{self.total} {self.text(with_time_left=True)}", highlight=False
+            )
 
-    def text(self, left: bool = False) -> str:
-        """Rate, bytes in and out, refusals by kind, and, if asked, the time left."""
+    def text(self, with_time_left: bool = False) -> str:
+        """Return rate, bytes in and out, and the unused videos by kind."""
         rate = self.done / max(time.monotonic() - self.started, 1e-3)
         parts = [
             f"{rate:.1f} videos/s",
             f"in {human_bytes(self.bytes_in)}",
             f"out {human_bytes(self.bytes_out)}",
         ]
-        if left:
+        if with_time_left:
             parts.append(f"{(self.total - self.done) / max(rate, 1e-3):.0f} s left")
         if self.bad:
             parts.append("not used: " + ", ".join(f"{n} {kind}" for kind, n in self.bad.items()))
@@ -98,39 +100,42 @@ class BuildProgress:
             self._bar.stop()
 
 
-def verify_shown(folder: Path, workers: int, console: Console) -> list[str]:
-    """`verify_split`, with a bar of samples read on a terminal. Raises ShardError."""
+def verify_with_progress(folder: Path, workers: int, console: Console) -> list[str]:
+    """Run `verify_split` with a progress bar on a terminal. Raises ShardError."""
     with Progress(console=console, disable=not console.is_terminal) as bar:
         total = read_manifest(folder)["counts"]["samples"]
         task = bar.add_task(f"verifying {folder.name}", total=total)
         return verify_split(folder, workers, lambda samples: bar.advance(task, samples))
 
 
-def print_report(report: Report, show: Callable[[str], None], most: int = 20) -> None:
-    """Tell what became of the sources: counts, the first refusals, and where the rest is."""
-    frames = sum(verdict["frames"] for verdict in report.of("ok"))
-    size = human_bytes(sum(verdict["bytes"] for verdict in report.of("ok")))
+def print_report(report: Report, show: Callable[[str], None], max_listed: int = 20) -> None:
+    """Call `show` with each line of the report: counts, unused videos, and the files to look at."""
+    frames = sum(verdict["frames"] for verdict in report.with_status("ok"))
+    size = human_bytes(sum(verdict["bytes"] for verdict in report.with_status("ok")))
     show(f"{report.folder}: {report.ok} samples, {frames} frames, {size} in {report.seconds:.1f} s")
-    for verdict in report.refused[:most]:
+    for verdict in report.refused[:max_listed]:
         show(f"  {verdict['source']}: {verdict['kind']}: {verdict['reason']}")
-    if len(report.refused) > most:
-        show(f"  ... {len(report.refused) - most} more")
+    if len(report.refused) > max_listed:
+        show(f"  ... {len(report.refused) - max_listed} more")
     if report.refused:
         kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.most_common())
         show(f"{len(report.refused)} of {len(report.verdicts)} sources not used: {kinds}")
-    if report.of("deferred"):
-        show("deferred sources are tried again when the same command is run again")
+    if report.with_status("deferred"):
+        show("run the same command again to try the deferred sources again")
     if report.complete:
         manifest = read_manifest(report.folder)
         listed = sum(manifest["counts"]["sources"].values())
-        show(f"verdicts in {report.folder}/sources.jsonl, per class in classes.csv")
+        show(f"all verdicts: {report.folder}/sources.jsonl; counts per class: classes.csv")
         show(
-            f"effective list: {manifest['counts']['samples']} of {listed} videos, effective.csv, "
+            f"{manifest['counts']['samples']} of {listed} videos are in the split: effective.csv, "
             f"SHA-256 {manifest['effective_sha256']}"
         )
     else:
-        show(f"other tasks have tars to write; then: tools/shard.py merge {report.folder}")
+        show(
+            "not finished: other tasks have tars to write; then run "
+            f"tools/shard.py merge {report.folder}"
+        )
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

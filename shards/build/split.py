@@ -1,4 +1,4 @@
-"""Build a split of a shard set: restartable at any moment, the same bytes every time."""
+"""Builds a split of a shard set; a killed build goes on from its last finished tar."""
 
 from __future__ import annotations
 
@@ -11,45 +11,53 @@ from pathlib import Path
 from typing import Any
 
 from shards.build.plan import check_sources, check_split, fingerprint, plan_tars
-from shards.build.pool import Crew, Pool
-from shards.build.state import State, make_record, merge
+from shards.build.pool import BuildContext, WorkerPool
+from shards.build.state import BuildState, make_record, merge
 from shards.errors import ShardError
-from shards.format.manifest import known_classes
-from shards.format.settings import ShardSettings, Source
+from shards.format.manifest import read_set_classes
+from shards.format.settings import ShardSettings, Source, Status
 
 
 @dataclass
 class Report:
-    """What became of the sources of a build (of one task's share): verdicts as JSON objects."""
+    """The verdicts of a build on its sources.
+
+    Attributes:
+        folder: the folder of the split.
+        verdicts: one JSON object for each source, of this task's share only.
+        complete: whether all tars of the split are there, those of other tasks too.
+        seconds: time that the build took.
+        share: whether the build was one of several tasks.
+    """
 
     folder: Path
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = True
     seconds: float = 0.0
-    share: bool = False  # of one task among several
+    share: bool = False
 
-    def of(self, status: str) -> list[dict[str, Any]]:
-        """Verdicts with this status: ok, refused, missing or deferred."""
+    def with_status(self, status: Status) -> list[dict[str, Any]]:
+        """Return the verdicts with this status."""
         return [verdict for verdict in self.verdicts if verdict["status"] == status]
 
     @property
     def ok(self) -> int:
-        """Samples written."""
-        return len(self.of("ok"))
+        """Number of samples written."""
+        return len(self.with_status("ok"))
 
     @property
     def refused(self) -> list[dict[str, Any]]:
-        """Verdicts of the sources that did not become samples, for whatever reason."""
+        """Verdicts of all sources that did not become samples: refused, missing or deferred."""
         return [verdict for verdict in self.verdicts if verdict["status"] != "ok"]
 
     @property
     def kinds(self) -> Counter[str]:
-        """How many sources did not become samples, by kind."""
+        """Number of sources that did not become samples, by kind."""
         return Counter(verdict["kind"] for verdict in self.refused)
 
     @property
     def exit_code(self) -> int:
-        """0 when all is well, 3 when some inputs were bad, 1 when none of the split was good."""
+        """0 if every source became a sample, 3 if some did not, 1 if none of the split did."""
         if self.verdicts and not self.ok and not self.share:
             return 1
         return 3 if self.refused else 0
@@ -57,7 +65,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Told of a build as it goes on: `begin(tars, sources)` first, then every verdict."""
+    """Callbacks of a build: `begin(tars, sources)` once, then `verdict(...)` for every source."""
 
     begin: Callable[[int, int], None] = lambda tars, sources: None
     verdict: Callable[[dict[str, Any]], None] = lambda verdict: None
@@ -73,56 +81,62 @@ def build_split(
     task: tuple[int, int] = (0, 1),
     watcher: Watcher = Watcher(),
 ) -> Report:
-    """Write `sources` as `out`/`split`, or the share of it that task (I, N) has; finish the split
-    when all its tars are there.
+    """Write `sources` as the split `out`/`split` of a shard set.
 
-    Raises ShardError for a bad list, a folder begun with other settings, or an output that cannot
-    be written; finished tars stay, and a second call goes on.
+    task: (I, N) writes share I of N of the tars. The task that writes the last missing tar also
+    writes the index and the manifest.
+
+    Finished tars stay when a build ends early; the same call then goes on from there.
+
+    Raises:
+        ShardError: for an invalid list, a folder that was begun with other settings, or an
+            output that cannot be written.
     """
     started = time.monotonic()
     check_sources(sources, classes)
     _check_classes(Path(out), check_split(split), classes)
-    root = _check_present(sources)
+    root = _find_video_folder(sources)
     plans = plan_tars(sources, split, settings)
-    known = fingerprint(sources, settings, classes)
-    record = make_record(split, classes, settings, plans, known)
-    state = State(Path(out) / split)
+    identity = fingerprint(sources, settings, classes)
+    record = make_record(split, classes, settings, plans, identity)
+    state = BuildState(Path(out) / split)
     state.open(record)
 
-    def heard(verdict: dict[str, Any]) -> None:
+    def on_verdict(verdict: dict[str, Any]) -> None:
         if verdict["status"] == "missing" and not root.is_dir():
-            raise ShardError(f"the folder of videos {root} is gone: bring it back and run again")
+            raise ShardError(f"{root}: the folder of videos is gone; restore it and run again")
         watcher.verdict(verdict)
 
     with state.locked(f"task-{task[0]}-of-{task[1]}"):
-        mine = plans[task[0] :: task[1]]
-        todo = [plan for plan in mine if not state.is_settled(plan)]
+        share = plans[task[0] :: task[1]]
+        todo = [plan for plan in share if not state.is_up_to_date(plan)]
         watcher.begin(len(todo), sum(len(plan.sources) for plan in todo))
         for plan in todo:
-            state.forget(plan.name)
-        Pool(Crew(state.folder, settings, record, heard, state.keep)).run(todo)
+            state.discard_tar(plan.name)
+        context = BuildContext(state.folder, settings, record, on_verdict, state.save_tar)
+        WorkerPool(context).run(todo)
         complete = state.is_complete(plans)
         if complete:
             merge(state.folder)
-        verdicts = [verdict for plan in mine for verdict in state.verdicts(plan.name)]
+        verdicts = [verdict for plan in share for verdict in state.verdicts(plan.name)]
     seconds = time.monotonic() - started
     return Report(state.folder, verdicts, complete, seconds, share=task[1] > 1)
 
 
 def _check_classes(out: Path, split: str, classes: Sequence[str]) -> None:
-    others = known_classes(out, but=split)
+    others = read_set_classes(out, except_split=split)
     if others and others != tuple(classes):
         raise ShardError(
-            f"the classes differ from those of the other splits in {out}, so labels would not mean "
-            "the same: give the same --classes, or another --out"
+            f"{out}: the other splits have other classes, so that the same label would mean "
+            "different classes; give the same --classes, or another --out"
         )
 
 
-def _check_present(sources: Sequence[Source]) -> Path:
-    """The folder that holds all the sources."""
+def _find_video_folder(sources: Sequence[Source]) -> Path:
+    """Return the folder that holds all the sources; ShardError if it or all of them are missing."""
     root = Path(os.path.commonpath([source.path.absolute().parent for source in sources]))
     if not root.is_dir():
-        raise ShardError(f"the folder of videos {root} does not exist: mount it, or correct it")
+        raise ShardError(f"{root}: the folder of videos does not exist; mount it or correct it")
     if not any(source.path.exists() for source in sources):
-        raise ShardError(f"none of the {len(sources)} videos of the list is in {root}")
+        raise ShardError(f"{root}: none of the {len(sources)} videos of the list is there")
     return root

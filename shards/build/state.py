@@ -1,4 +1,4 @@
-"""What a build remembers on disk between runs: the plan, and each finished tar's verdicts."""
+"""The state of a build on disk: its record, and size, hash and verdicts of each finished tar."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from av import __version__ as av_version
 from av import library_versions
 
 from shards.build.plan import TarPlan
-from shards.build.worker import sha256
 from shards.errors import ShardError
+from shards.format.files import sha256
 from shards.format.manifest import FORMAT_VERSION, MANIFEST, write_json
 from shards.format.settings import ShardSettings
 from shards.format.side_files import scan_tar, write_split
 
-FOLDER = ".build"
-RECORDED = {"split", "settings", "versions", "fingerprint", "tars"}
+STATE_FOLDER = ".build"
+RECORD_KEYS = {"split", "settings", "versions", "fingerprint", "tars"}
 
 
 def make_record(
@@ -33,7 +33,7 @@ def make_record(
     plans: Sequence[TarPlan],
     fingerprint: str,
 ) -> dict[str, Any]:
-    """What each tar says of the set it belongs to: enough to rebuild every other file."""
+    """Return the record that every tar carries: all that a reindex needs besides the samples."""
     versions = {name: ".".join(map(str, v)) for name, v in sorted(library_versions.items())}
     return {
         "format": FORMAT_VERSION,
@@ -46,148 +46,163 @@ def make_record(
     }
 
 
-class State:
-    """The hidden folder of a split that is being built. Raises ShardError if it cannot be used."""
+class BuildState:
+    """The folder `.build` of a split. The methods raise ShardError if it cannot be used."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.home = folder / FOLDER
+        self.state_folder = folder / STATE_FOLDER
 
     def open(self, record: Mapping[str, Any]) -> None:
-        """Write the record of this build, or find the one that is there to be the same."""
+        """Write the record of this build, or check that the existing one is the same."""
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            self.state_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ShardError(f"cannot write to {self.folder}: {error.strerror}") from None
-        if not (self.home / "plan.json").exists():
-            own = self.home / f"plan.{socket.gethostname()}.{os.getpid()}.json"
+        if not (self.state_folder / "plan.json").exists():
+            # A name of its own: tasks of an array may begin at the same time.
+            own = self.state_folder / f"plan.{socket.gethostname()}.{os.getpid()}.json"
             write_json(own, record)
-            own.replace(self.home / "plan.json")  # tasks that begin together do not meet
-        elif changed := _changes(self.record(), record):
+            own.replace(self.state_folder / "plan.json")
+        elif changes := _describe_changes(self.read_record(), record):
             raise ShardError(
-                f"{self.folder} was begun differently ({', '.join(changed)}): give another --out, "
-                "or delete that folder to start over"
+                f"{self.folder}: this split was begun differently ({', '.join(changes)}); give "
+                "another --out, or delete that folder to start over"
             )
 
-    def record(self) -> dict[str, Any]:
-        """The record of the build that was begun here."""
+    def read_record(self) -> dict[str, Any]:
+        """Return the record of the build that was begun here."""
+        path = self.state_folder / "plan.json"
         try:
-            found: dict[str, Any] = json.loads((self.home / "plan.json").read_text())
+            record: dict[str, Any] = json.loads(path.read_text())
         except OSError:
-            raise ShardError(f"{self.folder} holds no begun split: run tools/shard.py") from None
-        except ValueError:
-            found = {}
-        if not isinstance(found, dict) or not found.keys() >= RECORDED:
             raise ShardError(
-                f"{self.home / 'plan.json'} is damaged: delete it and run the same command"
-            )
-        return found
+                f"{self.folder}: no build was begun here; run tools/shard.py"
+            ) from None
+        except ValueError:
+            record = {}
+        if not isinstance(record, dict) or not record.keys() >= RECORD_KEYS:
+            raise ShardError(f"{path} is damaged; delete it and run the same command")
+        return record
 
     @contextmanager
     def locked(self, name: str, *, wait: bool = False) -> Iterator[None]:
-        """Keep a second process out, or waiting, for as long as this one lives."""
+        """Hold a lock while the block runs; a second process fails, or waits for it with `wait`."""
         try:
-            file = open(self.home / f"{name}.lock", "w")  # noqa: SIM115  (held for the lock)
+            file = open(self.state_folder / f"{name}.lock", "w")  # noqa: SIM115  (held for the lock)
         except OSError as error:
             raise ShardError(f"cannot write to {self.folder}: {error.strerror}") from None
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                raise ShardError(f"another process is building {self.folder}: wait") from None
+                raise ShardError(
+                    f"{self.folder}: another process is building this split; wait for it"
+                ) from None
             except OSError as error:
-                text = f"{self.folder}: its file system has no locks ({error.strerror})"
-                warnings.warn(f"{text}; see that no second build runs there", stacklevel=2)
+                text = f"{self.folder}: the file system has no locks ({error.strerror})"
+                warnings.warn(f"{text}; run only one build there at a time", stacklevel=2)
             yield
 
     def _path(self, tar: str) -> Path:
-        return self.home / f"{tar}.json"
+        return self.state_folder / f"{tar}.json"
 
-    def keep(self, tar: str, done: Mapping[str, Any]) -> None:
-        """Remember a finished tar: SHA-256, size and verdicts."""
-        write_json(self._path(tar), done)
+    def save_tar(self, tar: str, finished: Mapping[str, Any]) -> None:
+        """Save SHA-256, size and verdicts of a finished tar."""
+        write_json(self._path(tar), finished)
 
-    def forget(self, tar: str) -> None:
-        """A tar is to be written again: neither it nor the manifest counts as finished."""
+    def discard_tar(self, tar: str) -> None:
+        """Mark a tar, and with it the whole split, as unfinished."""
         for path in (self.folder / MANIFEST, self._path(tar), self.folder / f".{tar}.part"):
             path.unlink(missing_ok=True)
 
     def is_finished(self, tar: str) -> bool:
-        """Whether the tar is in its place, as long as it was, and remembered."""
+        """Whether the tar is complete: saved here, and of that size in the split's folder."""
         try:
-            done = json.loads(self._path(tar).read_text())
-            return bool(done["verdicts"]) and (self.folder / tar).stat().st_size == done["size"]
+            saved = json.loads(self._path(tar).read_text())
+            return bool(saved["verdicts"]) and (self.folder / tar).stat().st_size == saved["size"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
     def verdicts(self, tar: str) -> list[dict[str, Any]]:
-        """The verdicts of a finished tar."""
-        found = json.loads(self._path(tar).read_text())["verdicts"]
-        return [verdict | {"tar": tar} for verdict in found]
+        """Return the verdicts of a finished tar."""
+        saved = json.loads(self._path(tar).read_text())
+        return [verdict | {"tar": tar} for verdict in saved["verdicts"]]
 
-    def is_settled(self, plan: TarPlan) -> bool:
-        """Whether the tar is finished and no source of it may fare better now."""
+    def hash_and_size(self, tar: str) -> tuple[str, int]:
+        """Return SHA-256 and size (bytes) of a finished tar."""
+        saved = json.loads(self._path(tar).read_text())
+        return saved["sha256"], saved["size"]
+
+    def is_up_to_date(self, plan: TarPlan) -> bool:
+        """Whether the tar is finished and none of its sources is worth a second try."""
         if not self.is_finished(plan.name):
             return False
         paths = {source.key: source.path for source in plan.sources}
         return not any(
-            v["status"] == "deferred" or (v["status"] == "missing" and paths[v["key"]].exists())
-            for v in self.verdicts(plan.name)
+            verdict["status"] == "deferred"
+            or (verdict["status"] == "missing" and paths[verdict["key"]].exists())
+            for verdict in self.verdicts(plan.name)
         )
 
     def is_complete(self, plans: Sequence[TarPlan]) -> bool:
-        """Whether every tar of the split is finished, by whichever task."""
+        """Whether every tar of the split is finished, those of other tasks too."""
         return all(self.is_finished(plan.name) for plan in plans)
 
 
-def _changes(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What differs between two records, in words; [] if nothing does."""
-    old, new = there["settings"], wanted["settings"]
-    changed = [f"{name} was {old.get(name)}" for name in new if old.get(name) != new[name]]
-    if there["versions"] != wanted["versions"]:
-        changed.append(f"av was {there['versions']['av']}, or built with other FFmpeg libraries")
-    if not changed and there["fingerprint"] != wanted["fingerprint"]:
-        changed.append("another list or other classes")
-    return changed
+def _describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say what differs between two records; [] if nothing does."""
+    before, now = old["settings"], new["settings"]
+    changes = [f"{name} was {before.get(name)}" for name in now if before.get(name) != now[name]]
+    if old["versions"] != new["versions"]:
+        changes.append(f"av was {old['versions']['av']}, or built with other FFmpeg libraries")
+    if not changes and old["fingerprint"] != new["fingerprint"]:
+        changes.append("another list or other classes")
+    return changes
 
 
 def merge(folder: Path) -> dict[str, Any]:
-    """Write manifest and index of a split whose tars are all there; returns the manifest.
+    """Write index and manifest of a split whose tars are all finished; returns the manifest.
 
-    Raises ShardError naming the tars that are missing.
+    Raises ShardError if some tars are not finished.
     """
-    state = State(folder)
-    record = state.record()
-    names = [f"{record['split']}-{n:06d}.tar" for n in range(record["tars"])]
-    absent = [name for name in names if not state.is_finished(name)]
-    if absent:
+    state = BuildState(folder)
+    record = state.read_record()
+    names = _tar_names(record)
+    unfinished = [name for name in names if not state.is_finished(name)]
+    if unfinished:
         raise ShardError(
-            f"{len(absent)} of {len(names)} tars of {folder} are not finished, {absent[0]} the "
-            "first: run the tasks that write them, then merge again"
+            f"{folder}: {len(unfinished)} of {len(names)} tars are not finished, the first is "
+            f"{unfinished[0]}; run the tasks that write them, then merge again"
         )
     with state.locked("merge", wait=True):  # the last two tasks of an array may end together
-        done = {name: json.loads((state.home / f"{name}.json").read_text()) for name in names}
-        return write_split(folder, names, {n: (d["sha256"], d["size"]) for n, d in done.items()})
+        return write_split(folder, names, {name: state.hash_and_size(name) for name in names})
+
+
+def _tar_names(record: Mapping[str, Any]) -> list[str]:
+    return [f"{record['split']}-{number:06d}.tar" for number in range(record["tars"])]
 
 
 def reindex(folder: Path) -> dict[str, Any]:
     """Rebuild every side file of a split from its tars alone; returns the manifest.
 
-    Raises ShardError for a damaged tar, or one that is missing.
+    Raises ShardError if a tar is damaged or missing.
     """
-    found = sorted(folder.glob("*.tar"))
-    if not found:
-        raise ShardError(f"{folder} holds no tar to index")
-    record = scan_tar(found[0]).record
-    names = [f"{record['split']}-{n:06d}.tar" for n in range(record["tars"])]
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise ShardError(f"{folder}: {absent[0]} is missing ({len(absent)} of {len(names)} tars)")
-    state, hashes = State(folder), {}
+    tars = sorted(folder.glob("*.tar"))
+    if not tars:
+        raise ShardError(f"{folder} contains no tar to index")
+    record = scan_tar(tars[0]).record
+    names = _tar_names(record)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ShardError(
+            f"{folder}: {len(missing)} of {len(names)} tars are missing, the first is {missing[0]}"
+        )
+    state, hashes = BuildState(folder), {}
     state.open({name: record[name] for name in record if name not in ("verdicts", "number")})
     for name in names:
         path = folder / name
         hashes[name] = (sha256(path), path.stat().st_size)
-        done = {"sha256": hashes[name][0], "size": hashes[name][1]}
-        state.keep(name, done | {"verdicts": scan_tar(path).record["verdicts"]})
+        finished = {"sha256": hashes[name][0], "size": hashes[name][1]}
+        state.save_tar(name, finished | {"verdicts": scan_tar(path).record["verdicts"]})
     return write_split(folder, names, hashes)

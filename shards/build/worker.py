@@ -1,13 +1,12 @@
-"""The process that decodes: one bad or hostile file can take down this process and nothing else.
+"""The worker process, which decodes and encodes: a hostile video can crash it and nothing else.
 
-Reads one JSON job a line from standard input, answers with JSON events on standard output:
-`begin` and `end` around every source, `done` after a tar, `fatal` when the set-up is at fault.
+It reads one JSON job per line from standard input and writes JSON events to standard output:
+`begin` and `end` around every source, `done` after a tar, `fatal` if the output cannot be written.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
 import resource
@@ -20,6 +19,7 @@ from typing import Any
 
 from shards.encode.sample import pack
 from shards.errors import BadVideo, ShardError
+from shards.format.files import sha256
 from shards.format.settings import ShardSettings, Source
 from shards.format.tars import TarWriter
 
@@ -27,34 +27,25 @@ Send = Callable[..., None]
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to end this process when the parent ends, however that happens."""
+    """Have Linux kill this process when its parent ends for any reason."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
 
 def limit_memory(megabytes: int) -> None:
-    """Bound the address space of this process."""
+    """Limit the address space of this process."""
     size = megabytes << 20
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def limit_cpu(seconds: int) -> None:
-    """Let this process use `seconds` more of CPU time; SIGXCPU ends it then."""
+    """Limit the CPU time of this process to `seconds` from now; SIGXCPU ends it then."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime) + seconds + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _size_of(path: Path) -> int:
+def _size_in_bytes(path: Path) -> int:
     try:
         if path.is_dir():
             return sum(entry.stat().st_size for entry in os.scandir(path))
@@ -63,8 +54,8 @@ def _size_of(path: Path) -> int:
         return 0
 
 
-def _disk_trouble(path: Path) -> str:
-    """Why the system cannot deliver the bytes of `path`; "" if it can and the video is to blame."""
+def _find_read_error(path: Path) -> str:
+    """Return the system's error while reading `path`, "" if there is none: the video is bad."""
     try:
         if path.is_file():
             with open(path, "rb") as file:
@@ -75,25 +66,28 @@ def _disk_trouble(path: Path) -> str:
     return ""
 
 
-def judge(source: Source, settings: ShardSettings, tar: TarWriter) -> dict[str, Any]:
-    """Pack one source and return its verdict; only ShardError (the output's fault) escapes."""
+def add_with_verdict(source: Source, settings: ShardSettings, tar: TarWriter) -> dict[str, Any]:
+    """Add one source to `tar` and return its verdict.
+
+    Raises ShardError if the output cannot be written; every other error becomes a verdict.
+    """
     verdict: dict[str, Any] = {
         "key": source.key,
         "source": source.name,
         "labels": list(source.all_labels),
-        "bytes_in": _size_of(source.path),
+        "bytes_in": _size_in_bytes(source.path),
     }
     before = tar.offset
     if "\0" in str(source.path):
         reason = "a path with a NUL: correct the list"
         return verdict | {"status": "refused", "kind": "path", "reason": reason}
     try:
-        about = pack(source, settings, tar)
+        metadata = pack(source, settings, tar)
     except BadVideo as bad:
         if bad.kind == "missing":
             return verdict | {"status": "missing", "kind": bad.kind, "reason": bad.reason}
-        if trouble := _disk_trouble(source.path):
-            return verdict | _deferred("disk", f"cannot be read: {trouble}")
+        if read_error := _find_read_error(source.path):
+            return verdict | _deferred("disk", f"cannot be read: {read_error}")
         return verdict | {"status": "refused", "kind": bad.kind, "reason": bad.reason}
     except MemoryError:
         reason = f"needs more than {settings.memory_mb} MB: see --memory-mb"
@@ -107,8 +101,9 @@ def judge(source: Source, settings: ShardSettings, tar: TarWriter) -> dict[str, 
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
         return verdict | _deferred("internal", text)
-    kept = {name: about[name] for name in ("frames", "width", "height", "fps", "notes")}
-    return verdict | {"status": "ok", "bytes": tar.offset - before} | kept
+    names = ("frames", "width", "height", "fps", "notes")
+    sample = {name: metadata[name] for name in names}
+    return verdict | {"status": "ok", "bytes": tar.offset - before} | sample
 
 
 def _deferred(kind: str, reason: str) -> dict[str, Any]:
@@ -116,7 +111,7 @@ def _deferred(kind: str, reason: str) -> dict[str, Any]:
 
 
 def write_tar(job: dict[str, Any], send: Send) -> None:
-    """Write one tar, from the source `first` on if a worker before this one died in it."""
+    """Write the tar of a job, from the first source without a verdict on."""
     settings = ShardSettings(**job["settings"])
     sources = [Source.from_json(data) for data in job["sources"]]
     part = Path(job["part"])
@@ -125,7 +120,7 @@ def write_tar(job: dict[str, Any], send: Send) -> None:
     for i in range(len(verdicts), len(sources)):
         send(event="begin", i=i)
         limit_cpu(settings.cpu_seconds)
-        verdict = judge(sources[i], settings, tar)
+        verdict = add_with_verdict(sources[i], settings, tar)
         tar.flush()
         verdicts.append(verdict)
         send(event="end", offset=tar.offset, verdict=verdict)
@@ -135,8 +130,8 @@ def write_tar(job: dict[str, Any], send: Send) -> None:
     send(event="done", sha256=sha256(final), size=final.stat().st_size)
 
 
-def _sender() -> Send:
-    """Events go to what was standard output; anything printed by libraries goes to the log."""
+def _open_event_channel() -> Send:
+    """Return a function that writes events to standard output; prints of libraries go to stderr."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
@@ -148,10 +143,10 @@ def _sender() -> Send:
 
 
 def main() -> None:
-    """Serve jobs until standard input ends."""
+    """Run jobs until standard input ends."""
     _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    send = _sender()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    send = _open_event_channel()
     for line in sys.stdin:
         job = json.loads(line)
         limit_memory(job["settings"]["memory_mb"])

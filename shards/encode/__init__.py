@@ -1,1 +1,1 @@
-"""One source into one sample: probe, decode, normalise, encode."""
+"""Turn one source into one sample: probe, decode, normalise and encode it."""

@@ -1,4 +1,4 @@
-"""Mux a sample's mp4, and list where each of its frames lies in it."""
+"""Writes the mp4 of a sample, and finds the frames in it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ FRAGMENTED = "frag_keyframe+empty_moov+default_base_moof"
 
 
 def encoder_options(codec: str, quality: int, gop: int) -> dict[str, str]:
-    """Options for one thread, bit-exact output and, for the GOP codecs, closed GOPs of `gop`
-    frames without B-frames."""
+    """Return encoder options: one thread, bit-exact; closed GOPs of `gop` frames, no B-frames."""
     common = {"threads": "1", "flags": "+bitexact"}
     closed = {"g": str(gop), "keyint_min": str(gop), "bf": "0", "crf": str(quality)}
     if codec == "mjpeg":
         # 118 is FFmpeg's FF_QP2LAMBDA.
-        q = {"qmin": str(quality), "qmax": str(quality), "global_quality": str(118 * quality)}
-        return common | q | {"flags": "+bitexact+qscale"}
+        scale = {"qmin": str(quality), "qmax": str(quality), "global_quality": str(118 * quality)}
+        return common | scale | {"flags": "+bitexact+qscale"}
     if codec == "h264":
         x264 = {"preset": "veryfast", "sc_threshold": "0", "flags": "+bitexact+cgop"}
         return common | closed | x264
@@ -39,14 +38,14 @@ def encoder_options(codec: str, quality: int, gop: int) -> dict[str, str]:
 
 
 def container_options(codec: str) -> dict[str, str]:
-    """Options of the mp4: nothing of the machine in it, and a fragment for each GOP."""
+    """Return muxer options: the same bytes on every machine, and a fragment for each GOP."""
     fragments = {} if codec == "mjpeg" else {"movflags": FRAGMENTED}
     return {"fflags": "+bitexact"} | fragments
 
 
 @dataclass(frozen=True)
-class Stream:
-    """What the mp4 holds: size in pixels and a constant rate in frames per second."""
+class VideoFormat:
+    """Codec, size in pixels and constant frame rate of an mp4."""
 
     codec: str
     width: int
@@ -55,28 +54,28 @@ class Stream:
 
     @property
     def pix_fmt(self) -> str:
-        """4:2:0, full range for JPEG and limited range for video codecs."""
+        """The pixel format: 4:2:0, full range for JPEG and limited range for video codecs."""
         return "yuvj420p" if self.codec == "mjpeg" else "yuv420p"
 
 
 class Mp4Writer:
-    """Encodes frames (or takes JPEGs as they are) into an mp4 in `window`."""
+    """Writes an mp4 into `window` from frames to encode, or from JPEGs as they are."""
 
-    def __init__(self, window: Window, stream: Stream, settings: ShardSettings) -> None:
+    def __init__(self, window: Window, video: VideoFormat, settings: ShardSettings) -> None:
         self.count = 0
-        self._codec = stream.codec
-        self._tick = 1 / stream.rate  # the muxer picks a finer one and changes the stream's
-        options = container_options(stream.codec)
+        self._codec = video.codec
+        self._tick = 1 / video.rate  # the muxer changes the time base of the stream to a finer one
+        options = container_options(video.codec)
         self._container: Any = av.open(window, "w", format="mp4", options=options)
-        encoding = encoder_options(stream.codec, settings.effective_quality, settings.gop)
-        if stream.codec == "mjpeg":
-            self._encoder = self._jpeg_encoder(stream, encoding)
+        encoding = encoder_options(video.codec, settings.effective_quality, settings.gop)
+        if video.codec == "mjpeg":
+            self._encoder = self._jpeg_encoder(video, encoding)
         else:
-            self._encoder = self._video_encoder(stream, encoding)
+            self._encoder = self._video_encoder(video, encoding)
 
-    def _jpeg_encoder(self, stream: Stream, options: dict[str, str]) -> Any:
-        sizes = {"width": stream.width, "height": stream.height, "pix_fmt": stream.pix_fmt}
-        self._stream = self._container.add_mux_stream("mjpeg", rate=stream.rate, **sizes)
+    def _jpeg_encoder(self, video: VideoFormat, options: dict[str, str]) -> Any:
+        sizes = {"width": video.width, "height": video.height, "pix_fmt": video.pix_fmt}
+        self._stream = self._container.add_mux_stream("mjpeg", rate=video.rate, **sizes)
         self._stream.time_base = self._tick
         encoder: Any = av.CodecContext.create("mjpeg", "w")
         for name, value in sizes.items():
@@ -85,19 +84,19 @@ class Mp4Writer:
         encoder.options = options
         return encoder
 
-    def _video_encoder(self, stream: Stream, options: dict[str, str]) -> Any:
-        name = ENCODERS[stream.codec]
-        self._stream = self._container.add_stream(name, rate=stream.rate, options=options)
+    def _video_encoder(self, video: VideoFormat, options: dict[str, str]) -> Any:
+        name = ENCODERS[video.codec]
+        self._stream = self._container.add_stream(name, rate=video.rate, options=options)
         encoder = self._stream.codec_context
-        encoder.width, encoder.height, encoder.pix_fmt = stream.width, stream.height, "yuv420p"
+        encoder.width, encoder.height, encoder.pix_fmt = video.width, video.height, "yuv420p"
         encoder.time_base, encoder.thread_count = self._tick, 1
         encoder.colorspace, encoder.color_range = 6, 1  # SMPTE 170M is BT.601; limited range
-        if stream.codec == "hevc":
+        if video.codec == "hevc":
             encoder.codec_tag = "hvc1"
         return encoder
 
     def write(self, frame: Any, repeats: int = 1) -> None:
-        """Store a frame in the next `repeats` slots; a repeated JPEG is encoded once."""
+        """Encode a frame for the next `repeats` slots; a repeated JPEG is encoded once."""
         frame.time_base = self._encoder.time_base
         frame.pict_type = 0
         if self._codec == "mjpeg":
@@ -111,7 +110,7 @@ class Mp4Writer:
             self.count += 1
 
     def write_jpeg(self, data: bytes, repeats: int = 1) -> None:
-        """Store one JPEG, bit for bit, in the next `repeats` slots."""
+        """Store a JPEG bit for bit in the next `repeats` slots."""
         for _ in range(repeats):
             packet: Any = av.Packet(data)
             packet.stream, packet.time_base = self._stream, self._tick
@@ -121,14 +120,14 @@ class Mp4Writer:
             self.count += 1
 
     def close(self) -> None:
-        """Flush the encoder and write the container's tables."""
+        """Flush the encoder and write the tables of the container."""
         if self._codec != "mjpeg":
             self._container.mux(self._encoder.encode(None))
         self._container.close()
 
 
 def frame_table(file: Any) -> np.ndarray:
-    """The table (N,) of offset, size (bytes) and CRC-32 of an mp4's frames, by demultiplexing."""
+    """Return offset, size (bytes) and CRC-32 of the N frames of an mp4, as FRAME_DTYPE (N,)."""
     rows = []
     file.seek(0)
     with av.open(file, format="mp4") as container:
@@ -139,18 +138,18 @@ def frame_table(file: Any) -> np.ndarray:
 
 
 def fragment_ends(file: Any) -> tuple[int, list[int]]:
-    """(bytes before the first fragment, end of each fragment) of a fragmented mp4."""
+    """Return (bytes before the first fragment, end of each fragment) of a fragmented mp4."""
     ends: list[int] = []
-    init, at, end_of_file = 0, 0, file.seek(0, 2)
-    while at + 8 <= end_of_file:
-        file.seek(at)
+    init, position, end_of_file = 0, 0, file.seek(0, 2)
+    while position + 8 <= end_of_file:
+        file.seek(position)
         head = file.read(16)
         size, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if size == 1:
             size = int.from_bytes(head[8:16], "big")
         if kind == b"moof" and not ends and not init:
-            init = at
-        at += size or end_of_file - at
+            init = position
+        position += size or end_of_file - position
         if kind == b"mdat" and init:
-            ends.append(at)
+            ends.append(position)
     return init, ends

@@ -1,9 +1,9 @@
-"""Frames as a shard stores them: upright, square pixels, BT.601, 4:2:0, progressive, even sides."""
+"""Converts frames to the format of shards: upright, square pixels, BT.601 4:2:0, progressive."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,7 +16,7 @@ from shards.format.settings import GOP_CODECS
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
-NVDEC_MIN = 144  # the least side all hardware decoders of h264, hevc and vp9 take
+MIN_HARDWARE_SIDE = 144  # all hardware decoders of h264, hevc and vp9 can decode this side
 # Signs of the display matrix (a, b, c, d), which maps (x, y) to (a x + c y, b x + d y).
 ORIENTATIONS: dict[tuple[int, int, int, int], tuple[str, ...]] = {
     (1, 0, 0, 1): (),
@@ -28,14 +28,22 @@ ORIENTATIONS: dict[tuple[int, int, int, int], tuple[str, ...]] = {
     (0, 1, 1, 0): ("transpose=cclock_flip",),
     (0, -1, -1, 0): ("transpose=clock_flip",),
 }
-# Degrees against the clock by which a picture is to be turned, as PyAV tells them.
+# Display matrices by PyAV's rotation: degrees counterclockwise to turn the frame by.
 ROTATIONS = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 
 
 @dataclass(frozen=True)
-class Look:
-    """What of a decoded frame decides how it must be changed; a change of it in mid-stream
-    means a new filter graph."""
+class FrameProperties:
+    """The properties of a decoded frame that the filter graph depends on.
+
+    Attributes:
+        width, height: in pixels.
+        format: FFmpeg's name of the pixel format.
+        aspect: width of a pixel over its height.
+        colorspace, color_range: FFmpeg's AVColorSpace and AVColorRange.
+        orientation: signs of the display matrix, a key of ORIENTATIONS.
+        interlaced: whether the frame consists of two fields.
+    """
 
     width: int
     height: int
@@ -47,16 +55,16 @@ class Look:
     interlaced: bool
 
     @property
-    def turned(self) -> bool:
-        """Whether width and height change places."""
+    def swaps_sides(self) -> bool:
+        """Whether width and height change places when the frame is turned upright."""
         return self.orientation[0] == 0
 
 
-def orientation(frame: Any) -> tuple[int, int, int, int]:
-    """Signs of the frame's display matrix; the identity if it has none."""
+def read_orientation(frame: Any) -> tuple[int, int, int, int]:
+    """Return the signs of the frame's display matrix, those of the identity if it has none."""
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV stops at kinds of side data that it does not know, such as EXIF
+    except ValueError:  # PyAV does not know all kinds of side data, EXIF for one
         return ROTATIONS.get(frame.rotation % 360, (1, 0, 0, 1))
     if data is None:
         return (1, 0, 0, 1)
@@ -65,49 +73,54 @@ def orientation(frame: Any) -> tuple[int, int, int, int]:
     if scale == 0:
         return (1, 0, 0, 1)
     signs = np.rint(matrix / scale).astype(int)
-    found = (int(signs[0, 0]), int(signs[0, 1]), int(signs[1, 0]), int(signs[1, 1]))
-    return found if found in ORIENTATIONS else (1, 0, 0, 1)
+    a, b, c, d = (int(sign) for sign in signs.ravel())
+    return (a, b, c, d) if (a, b, c, d) in ORIENTATIONS else (1, 0, 0, 1)
 
 
-def look(frame: Any, aspect: Fraction | None) -> Look:
-    """The look of a decoded frame; `aspect` is the pixels' width over height, as the file says."""
+def frame_properties(frame: Any, aspect: Fraction | None) -> FrameProperties:
+    """Return the properties of a decoded frame. Raises BadVideo for one that is too large.
+
+    aspect: width of a pixel over its height by the file, None if it does not say.
+    """
     if frame.width * frame.height > MAX_PIXELS:
         raise BadVideo("too_large", f"{frame.width}x{frame.height} pixels")
-    good = aspect is not None and Fraction(1, 8) <= aspect <= 8
-    return Look(
+    if aspect is None or not Fraction(1, 8) <= aspect <= 8:
+        aspect = Fraction(1)
+    return FrameProperties(
         width=frame.width,
         height=frame.height,
         format=frame.format.name,
-        aspect=aspect if good and aspect is not None else Fraction(1),
+        aspect=aspect,
         colorspace=int(frame.colorspace),
         color_range=int(frame.color_range),
-        orientation=orientation(frame),
+        orientation=read_orientation(frame),
         interlaced=bool(frame.interlaced_frame),
     )
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Size after scaling and after cropping to what the codec needs, in pixels."""
+    """Size (width, height) in pixels after scaling, and as stored: cropped for the codec."""
 
     scaled: tuple[int, int]
     stored: tuple[int, int]
 
 
-def geometry(seen: Look, short_side: int, codec: str) -> Geometry:
-    """The stored size (width, height): aspect ratio kept, short side at most `short_side`.
+def compute_geometry(properties: FrameProperties, short_side: int, codec: str) -> Geometry:
+    """Return the size of the stored frames: aspect ratio kept, short side at most `short_side`.
 
-    Sides are even; for the codecs of hardware video decoders they are multiples of 16, cropped
-    from the scaled frame rather than squashed, and at least 144.
+    Sides are even. For h264, hevc and vp9 they are multiples of 16, cropped from the scaled
+    frame, and at least 144. Raises BadVideo for a frame that is too small.
     """
-    shown = (seen.width * seen.aspect, Fraction(seen.height))
-    if seen.turned:
+    shown = (properties.width * properties.aspect, Fraction(properties.height))
+    if properties.swaps_sides:
         shown = (shown[1], shown[0])
     if min(shown) < MIN_SIDE:
-        raise BadVideo("too_small", f"{seen.width}x{seen.height}: a side under {MIN_SIDE} pixels")
+        size = f"{properties.width}x{properties.height}"
+        raise BadVideo("too_small", f"{size}: a side under {MIN_SIDE} pixels")
     short = min(Fraction(short_side), min(shown))
     if codec in GOP_CODECS:
-        short = max(short, Fraction(min(NVDEC_MIN, short_side)))
+        short = max(short, Fraction(min(MIN_HARDWARE_SIDE, short_side)))
     factor = short / min(shown)
     width, height = (max(2 * round(side * factor / 2), 2) for side in shown)
     if codec not in GOP_CODECS:
@@ -116,10 +129,12 @@ def geometry(seen: Look, short_side: int, codec: str) -> Geometry:
 
 
 class Normaliser:
-    """Turns decoded frames into stored ones, in order, one for one.
+    """Converts decoded frames to stored frames, in order, one for one.
 
-    The first frame fixes the stored size; later changes of size, colour or format are scaled to
-    it, as the graph is rebuilt for each new look.
+    The first frame determines the stored size. When the properties of the frames change, the
+    filter graph is built anew and scales to the same size.
+
+    history: the properties of the frames, one entry for each graph.
     """
 
     def __init__(self, short_side: int, codec: str, aspect: Fraction | None) -> None:
@@ -127,43 +142,43 @@ class Normaliser:
         self.codec = codec
         self.aspect = aspect
         self.geometry: Geometry | None = None
-        self.looks: list[Look] = []
+        self.history: list[FrameProperties] = []
         self._graph: Graph | None = None
 
     def push(self, frame: Any) -> Iterator[Any]:
-        """The stored frames that `frame` completes (deinterlacing runs one frame behind)."""
-        seen = look(frame, self.aspect)
-        if not self.looks or seen != self.looks[-1]:
-            if self.looks and self._only_interlacing_changed(seen):
-                seen = self.looks[-1]
+        """Yield the stored frames that are ready; deinterlacing runs one frame behind."""
+        properties = frame_properties(frame, self.aspect)
+        if not self.history or properties != self.history[-1]:
+            if self.history and self._only_interlacing_changed(properties):
+                properties = self.history[-1]
             else:
                 yield from self.flush()
-                self._build(seen)
+                self._build_graph(properties)
         assert self._graph is not None
         self._graph.push(frame)
         yield from self._pull()
 
     def flush(self) -> Iterator[Any]:
-        """The frames still inside the graph."""
+        """Yield the frames that are still in the graph."""
         if self._graph is not None:
             self._graph.push(None)
             yield from self._pull()
             self._graph = None
 
-    def _only_interlacing_changed(self, seen: Look) -> bool:
-        last = self.looks[-1]
-        # Once deinterlacing is in the graph it leaves progressive frames alone.
-        return last.interlaced and seen == Look(**{**vars(last), "interlaced": False})
+    def _only_interlacing_changed(self, properties: FrameProperties) -> bool:
+        last = self.history[-1]
+        # A graph that deinterlaces leaves progressive frames as they are.
+        return last.interlaced and properties == replace(last, interlaced=False)
 
-    def _build(self, seen: Look) -> None:
+    def _build_graph(self, properties: FrameProperties) -> None:
         if self.geometry is None:
-            self.geometry = geometry(seen, self.short_side, self.codec)
-        self.looks.append(seen)
+            self.geometry = compute_geometry(properties, self.short_side, self.codec)
+        self.history.append(properties)
         graph = Graph()
-        graph.threads = 1  # a worker is one core's work
-        nodes = [graph.add("buffer", _buffer_arguments(seen))]
-        for step in _steps(seen, self.geometry, self.codec):
-            name, _, arguments = step.partition("=")
+        graph.threads = 1  # a worker process uses one core
+        nodes = [graph.add("buffer", _buffer_arguments(properties))]
+        for filter_text in _filters(properties, self.geometry, self.codec):
+            name, _, arguments = filter_text.partition("=")
             nodes.append(graph.add(name, arguments))
         graph.link_nodes(*nodes, graph.add("buffersink")).configure()
         self._graph = graph
@@ -177,18 +192,18 @@ class Normaliser:
                 return
 
 
-def _buffer_arguments(seen: Look) -> str:
+def _buffer_arguments(properties: FrameProperties) -> str:
     return (
-        f"video_size={seen.width}x{seen.height}:pix_fmt={seen.format}:time_base=1/1000:"
-        f"pixel_aspect=1/1:colorspace={seen.colorspace}:range={seen.color_range}"
+        f"video_size={properties.width}x{properties.height}:pix_fmt={properties.format}:time_base=1/1000:"
+        f"pixel_aspect=1/1:colorspace={properties.colorspace}:range={properties.color_range}"
     )
 
 
-def _steps(seen: Look, size: Geometry, codec: str) -> Iterator[str]:
+def _filters(properties: FrameProperties, size: Geometry, codec: str) -> Iterator[str]:
     full = codec == "mjpeg"
-    if seen.interlaced:
+    if properties.interlaced:
         yield "bwdif=mode=send_frame:deint=interlaced"
-    yield from ORIENTATIONS[seen.orientation]
+    yield from ORIENTATIONS[properties.orientation]
     (width, height), stored = size.scaled, size.stored
     yield (
         f"scale=w={width}:h={height}:flags=bicubic+accurate_rnd+bitexact:out_color_matrix=bt601:"

@@ -1,4 +1,4 @@
-"""One source into one sample of a tar: `key.mp4`, `key.json`, `key.frames.npy`, `key.cls`."""
+"""Writes one sample into a tar: `key.mp4`, `key.json`, `key.frames.npy` and `key.cls`."""
 
 from __future__ import annotations
 
@@ -10,47 +10,51 @@ from typing import Any
 import numpy as np
 
 from shards.encode import mp4
-from shards.encode.frame_rate import FALLBACK
+from shards.encode.frame_rate import FALLBACK_RATE
 from shards.encode.jpeg_folder import JpegFolder
-from shards.encode.probe import Probe, probe
-from shards.encode.remux import copy_packets, remux_jpegs, why_not_copy
-from shards.encode.strict_decoder import Decoder
-from shards.encode.transcode import Made, Origin, Transcoder
+from shards.encode.probe import ProbeResult, probe
+from shards.encode.remux import copy_packets, find_copy_obstacle, remux_jpegs
+from shards.encode.strict_decoder import StrictDecoder
+from shards.encode.transcode import FrameSource, Transcoder, WrittenVideo
 from shards.format.settings import GOP_CODECS, ShardSettings, Source
 from shards.format.tars import TarWriter, Window
 
 SAMPLE_VERSION = 1
 
 
-def open_origin(source: Source) -> Origin:
-    """The frames of a source, a file or a folder of JPEGs. Raises BadVideo."""
+def open_source(source: Source) -> FrameSource:
+    """Open a source, a file or a folder of JPEGs. Raises BadVideo if it contains no video."""
     if source.path.is_dir():
-        return JpegFolder(source.path, Fraction(source.fps or FALLBACK))
-    return Decoder(source.path, probe(source.path))
+        return JpegFolder(source.path, Fraction(source.fps or FALLBACK_RATE))
+    return StrictDecoder(source.path, probe(source.path))
 
 
-def make(source: Source, origin: Origin, settings: ShardSettings, window: Window) -> Made:
-    """Write the mp4 of a source: as it is where that is wanted and possible, else transcoded.
+def write_mp4(
+    source: Source, frame_source: FrameSource, settings: ShardSettings, window: Window
+) -> WrittenVideo:
+    """Write the mp4 of a source, without encoding it again where that is wanted and possible.
 
-    Raises BadVideo.
+    Raises BadVideo if the source cannot become a sample.
     """
-    if isinstance(origin, JpegFolder):
-        wanted = settings.codec == "mjpeg" and settings.rate in (None, origin.rate)
-        wanted = wanted and bool(origin.headers)
-        reason = origin.why_not_remux() if wanted else ""
-        if wanted and not reason:
-            return remux_jpegs(origin, settings, window)
+    if isinstance(frame_source, JpegFolder):
+        may_remux = settings.codec == "mjpeg" and settings.rate in (None, frame_source.rate)
+        may_remux = may_remux and bool(frame_source.headers)
+        obstacle = frame_source.find_remux_obstacle() if may_remux else ""
+        if may_remux and not obstacle:
+            return remux_jpegs(frame_source, settings, window)
     else:
-        reason = why_not_copy(origin, source, settings) if settings.copy else ""
-        if settings.copy and not reason:
-            return copy_packets(origin, settings, window)
-    made = Transcoder(source, origin, settings).run(window)
-    if reason:
-        made.notes.append(f"encoded again: {reason}")
-    return made
+        obstacle = find_copy_obstacle(frame_source, source, settings) if settings.copy else ""
+        if settings.copy and not obstacle:
+            return copy_packets(frame_source, settings, window)
+    video = Transcoder(source, frame_source, settings).run(window)
+    if obstacle:
+        video.notes.append(f"encoded again: {obstacle}")
+    return video
 
 
-def _describe(source: Source, found: Probe, made: Made, settings: ShardSettings) -> dict[str, Any]:
+def _describe(
+    source: Source, probed: ProbeResult, video: WrittenVideo, settings: ShardSettings
+) -> dict[str, Any]:
     return {
         "version": SAMPLE_VERSION,
         "key": source.key,
@@ -59,53 +63,56 @@ def _describe(source: Source, found: Probe, made: Made, settings: ShardSettings)
         "segment": None if source.start is None else [source.start, source.end],
         "segments": [list(segment) for segment in source.segments],
         "codec": settings.codec,
-        "frames": made.frames,
-        "fps": str(made.rate),
-        "width": made.size[0],
-        "height": made.size[1],
-        "remuxed": made.remuxed,
+        "frames": video.frames,
+        "fps": str(video.rate),
+        "width": video.size[0],
+        "height": video.size[1],
+        "remuxed": video.remuxed,
         "original": {
-            "container": found.container,
-            "codec": found.codec,
-            "width": made.original_size[0],
-            "height": made.original_size[1],
-            "fps": str(found.rate),
-            "constant_rate": found.constant,
-            "frames": len(found.times),
+            "container": probed.container,
+            "codec": probed.codec,
+            "width": video.original_size[0],
+            "height": video.original_size[1],
+            "fps": str(probed.rate),
+            "constant_rate": probed.constant,
+            "frames": len(probed.times),
         },
-        "notes": made.notes,
+        "notes": video.notes,
     }
 
 
-def _npy(array: np.ndarray) -> bytes:
+def _to_npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
-def _add_tables(tar: TarWriter, key: str, window: Window, about: dict[str, Any]) -> None:
+def _add_small_members(tar: TarWriter, key: str, window: Window, metadata: dict[str, Any]) -> None:
     table = mp4.frame_table(window)
-    if len(table) != about["frames"]:
-        raise AssertionError(f"{key}: the mp4 holds {len(table)} of {about['frames']} frames")
-    label = (about["labels"] or [-1])[0]
-    tar.add(f"{key}.json", json.dumps(about, sort_keys=True).encode())
-    tar.add(f"{key}.frames.npy", _npy(table))
+    if len(table) != metadata["frames"]:
+        raise AssertionError(f"{key}: the mp4 has {len(table)} of {metadata['frames']} frames")
+    label = (metadata["labels"] or [-1])[0]
+    tar.add(f"{key}.json", json.dumps(metadata, sort_keys=True).encode())
+    tar.add(f"{key}.frames.npy", _to_npy(table))
     tar.add(f"{key}.cls", str(label).encode())
-    if about["codec"] in GOP_CODECS:
+    if metadata["codec"] in GOP_CODECS:
         init, ends = mp4.fragment_ends(window)
-        tar.add(f"{key}.idx.npy", _npy(np.array([len(table), init, *ends], np.int32)))
+        tar.add(f"{key}.idx.npy", _to_npy(np.array([len(table), init, *ends], np.int32)))
 
 
 def pack(source: Source, settings: ShardSettings, tar: TarWriter) -> dict[str, Any]:
-    """Append `source` to `tar`; returns its description. Raises BadVideo, the tar unchanged."""
+    """Append the sample of a source to `tar`, and return its metadata.
+
+    Raises BadVideo if the source cannot become a sample; the tar is unchanged then.
+    """
     before = tar.offset
     try:
-        origin = open_origin(source)
-        with tar.streamed(f"{source.key}.mp4") as window:
-            made = make(source, origin, settings, window)
-        about = _describe(source, origin.found, made, settings)
-        _add_tables(tar, source.key, window, about)
+        frame_source = open_source(source)
+        with tar.stream_member(f"{source.key}.mp4") as window:
+            video = write_mp4(source, frame_source, settings, window)
+        metadata = _describe(source, frame_source.probe_result, video, settings)
+        _add_small_members(tar, source.key, window, metadata)
     except BaseException:
         tar.rewind(before)
         raise
-    return about
+    return metadata

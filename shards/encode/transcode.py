@@ -1,4 +1,4 @@
-"""One source, decoded strictly, normalised and encoded: frames in, an mp4 out."""
+"""Decodes a source strictly, normalises its frames and encodes them into an mp4."""
 
 from __future__ import annotations
 
@@ -11,52 +11,60 @@ from typing import Any
 import numpy as np
 
 from shards.encode import mp4
-from shards.encode.frame_rate import Cadence
+from shards.encode.frame_rate import SlotCounter
 from shards.encode.jpeg_folder import JpegFolder
 from shards.encode.normalise import Normaliser
-from shards.encode.strict_decoder import Decoder
+from shards.encode.strict_decoder import StrictDecoder
 from shards.errors import BadVideo
 from shards.format.settings import ShardSettings, Source
 from shards.format.tars import Window
 
-BLACK_LUMA = 40  # full-range luma under which a pixel counts as black
-BLACK_SECONDS = 0.5
+BLACK_LUMA = 40  # a pixel with a smaller full-range luma counts as black
+BLACK_SECONDS = 0.5  # shortest run that is noted
 
-Origin = Decoder | JpegFolder
+FrameSource = StrictDecoder | JpegFolder
 
 
 @dataclass
 class BlackRuns:
-    """Finds runs of black frames: flagged in the sample's notes, never refused."""
+    """Finds runs of black frames, which are noted in the metadata but never refused."""
 
     rate: Fraction
     runs: list[tuple[int, int]] = field(default_factory=list)
-    _since: int | None = None
+    _start: int | None = None
 
-    def see(self, frame: Any, slot: int) -> None:
-        """Look at the luma of the frame that begins at output slot `slot`."""
+    def add_frame(self, frame: Any, slot: int) -> None:
+        """Check the luma of the frame that begins at output slot `slot`."""
         plane = frame.planes[0]
         luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         black = bool(luma[: frame.height : 8, : frame.width : 8].max() < BLACK_LUMA)
-        if black and self._since is None:
-            self._since = slot
+        if black and self._start is None:
+            self._start = slot
         if not black:
-            self.end(slot)
+            self.close_run(slot)
 
-    def end(self, slot: int) -> None:
-        """Close the run in hand, if any, at output slot `slot`."""
-        if self._since is not None and slot - self._since >= BLACK_SECONDS * self.rate:
-            self.runs.append((self._since, slot))
-        self._since = None
+    def close_run(self, slot: int) -> None:
+        """End the current run, if there is one, at output slot `slot`."""
+        if self._start is not None and slot - self._start >= BLACK_SECONDS * self.rate:
+            self.runs.append((self._start, slot))
+        self._start = None
 
     def notes(self) -> list[str]:
-        """The runs in words."""
-        return [f"black from frame {a} to {b}" for a, b in self.runs]
+        """Return a note for each run."""
+        return [f"black from frame {start} to {end}" for start, end in self.runs]
 
 
 @dataclass
-class Made:
-    """An mp4 as written: frames, rate (1/s), size in pixels, and what is odd about it."""
+class WrittenVideo:
+    """What an mp4 contains.
+
+    Attributes:
+        frames: number of frames.
+        rate: frames per second.
+        size, original_size: (width, height) in pixels, stored and in the source.
+        remuxed: whether the packets of the source were stored bit for bit.
+        notes: sentences for the metadata.
+    """
 
     frames: int
     rate: Fraction
@@ -66,12 +74,16 @@ class Made:
     notes: list[str]
 
 
-def judge(fault: str, damaged: str, count: int, settings: ShardSettings) -> list[str]:
-    """Raises BadVideo unless every frame was good, or enough of them where that is asked for;
-    else returns the notes to make."""
+def check_complete(
+    fault: str, container_damage: str, count: int, settings: ShardSettings
+) -> list[str]:
+    """Return the notes on a source of which `count` frames were decoded before `fault`.
+
+    Raises BadVideo if frames are damaged or missing and too few to keep are left.
+    """
     if fault and not (settings.keep_partial and count >= settings.keep_partial):
         raise BadVideo(
-            "truncated" if damaged else "corrupt", f"{fault} ({count} good frames before)"
+            "truncated" if container_damage else "corrupt", f"{fault} ({count} good frames before)"
         )
     if count == 0:
         raise BadVideo("no_frames", "no frame could be decoded")
@@ -79,7 +91,7 @@ def judge(fault: str, damaged: str, count: int, settings: ShardSettings) -> list
 
 
 def check_length(count: int, rate: Fraction, settings: ShardSettings) -> None:
-    """Raises BadVideo for a sample longer than a sample may be."""
+    """Raise BadVideo if a sample is longer than `settings.max_seconds`."""
     if count > settings.max_seconds * rate:
         raise BadVideo(
             "too_long",
@@ -90,59 +102,60 @@ def check_length(count: int, rate: Fraction, settings: ShardSettings) -> None:
 class Transcoder:
     """Decodes, normalises and encodes one source into an mp4."""
 
-    def __init__(self, source: Source, origin: Origin, settings: ShardSettings) -> None:
-        found = origin.found
-        self.source, self.origin, self.settings = source, origin, settings
-        self.rate = settings.rate or found.rate
-        self.cut = source.start, source.end
+    def __init__(self, source: Source, frame_source: FrameSource, settings: ShardSettings) -> None:
+        probed = frame_source.probe_result
+        self.frame_source, self.settings = frame_source, settings
+        self.rate = settings.rate or probed.rate
+        self.segment = source.start, source.end
         if source.if_longer and source.end is not None and source.start is not None:
-            trimmed = found.duration < source.end - source.start + 1.0
-            self.cut = (None, None) if trimmed else self.cut
-        exact = found.constant and self.rate == found.rate
-        self.cadence = Cadence(self.rate, exact=exact)
+            is_trimmed = probed.duration < source.end - source.start + 1.0
+            self.segment = (None, None) if is_trimmed else self.segment
+        exact = probed.constant and self.rate == probed.rate
+        self.slots = SlotCounter(self.rate, exact=exact)
         self.writer: mp4.Mp4Writer | None = None
         self.normaliser: Normaliser | None = None
         self.black = BlackRuns(self.rate)
         self._repeats: deque[int] = deque()
 
-    def run(self, window: Window) -> Made:
-        """Write the mp4. Raises BadVideo unless every frame is good (or enough are, if asked)."""
+    def run(self, window: Window) -> WrittenVideo:
+        """Write the mp4 into `window`. Raises BadVideo if the source cannot become a sample."""
         for frame, repeats in self.encoder_input():
             if self.writer is None:
-                stream = mp4.Stream(self.settings.codec, frame.width, frame.height, self.rate)
-                self.writer = mp4.Mp4Writer(window, stream, self.settings)
-            self.black.see(frame, self.writer.count)
+                video = mp4.VideoFormat(self.settings.codec, frame.width, frame.height, self.rate)
+                self.writer = mp4.Mp4Writer(window, video, self.settings)
+            self.black.add_frame(frame, self.writer.count)
             self.writer.write(frame, repeats)
             check_length(self.writer.count, self.rate, self.settings)
         count = self.writer.count if self.writer else 0
-        notes = judge(self.origin.fault, self.origin.found.damaged, count, self.settings)
+        probed = self.frame_source.probe_result
+        notes = check_complete(self.frame_source.fault, probed.damage, count, self.settings)
         assert self.writer is not None
-        self.black.end(count)
+        self.black.close_run(count)
         self.writer.close()
-        leading = self.origin.found.leading if self.cut[0] is None else 0
+        leading = probed.leading if self.segment[0] is None else 0
         if leading:
             notes.append(f"{leading} packets before the first keyframe left out")
-        return self._made(notes + self.black.notes())
+        return self._describe(notes + self.black.notes())
 
     def encoder_input(self) -> Iterator[tuple[Any, int]]:
         """Yield the normalised frames in order, each with the number of times it is stored."""
-        held: Any = None
-        for time, frame in self.origin.frames(*self.cut):
-            if held is None:
-                self.cadence.start(time)
+        pending: Any = None  # a frame whose slots depend on the time of the next one
+        for time, frame in self.frame_source.frames(*self.segment):
+            if pending is None:
+                self.slots.start(time)
             else:
-                yield from self._normalise(held, self.cadence.fill(time))
-            held = frame
-        if held is not None:
-            yield from self._normalise(held, 1)
+                yield from self._normalise(pending, self.slots.count_slots(time))
+            pending = frame
+        if pending is not None:
+            yield from self._normalise(pending, 1)
             assert self.normaliser is not None
             yield from self._with_repeats(self.normaliser.flush())
 
     def _normalise(self, frame: Any, repeats: int) -> Iterator[tuple[Any, int]]:
         if self.normaliser is None:
-            short, codec = self.settings.short_side, self.settings.codec
-            self.normaliser = Normaliser(short, codec, self.origin.aspect)
-        # A dropped frame still matters to its neighbours where fields are interpolated.
+            short_side, codec = self.settings.short_side, self.settings.codec
+            self.normaliser = Normaliser(short_side, codec, self.frame_source.aspect)
+        # Deinterlacing needs the neighbours of a frame, even those without a slot.
         if repeats == 0 and not frame.interlaced_frame:
             return
         self._repeats.append(repeats)
@@ -153,18 +166,18 @@ class Transcoder:
             if repeats := self._repeats.popleft():
                 yield frame, repeats
 
-    def _made(self, notes: list[str]) -> Made:
+    def _describe(self, notes: list[str]) -> WrittenVideo:
         assert self.writer is not None
         assert self.normaliser is not None
         assert self.normaliser.geometry is not None
-        looks = self.normaliser.looks
-        if len({(seen.width, seen.height) for seen in looks}) > 1:
+        history = self.normaliser.history
+        if len({(properties.width, properties.height) for properties in history}) > 1:
             notes = [*notes, "the size changes in the stream"]
-        return Made(
+        return WrittenVideo(
             frames=self.writer.count,
             rate=self.rate,
             size=self.normaliser.geometry.stored,
-            original_size=(looks[0].width, looks[0].height),
+            original_size=(history[0].width, history[0].height),
             remuxed=False,
             notes=notes,
         )

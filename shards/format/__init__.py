@@ -1,1 +1,1 @@
-"""What is on disk: tars, side files, manifest, and the index that opens a split."""
+"""The files of a shard set: tars, side files, manifest, and the index that opens a split."""

@@ -1,4 +1,4 @@
-"""The memory-mapped index of a split, opened in milliseconds and shared by all its readers."""
+"""The memory-mapped index of a split, which opens in milliseconds."""
 
 from __future__ import annotations
 
@@ -42,15 +42,23 @@ ARRAYS = {
 }
 
 
-def _fits(found: np.dtype, wanted: np.dtype) -> bool:
-    """Whether an array can be read as wanted: further fields do not disturb."""
-    if found.names is None or wanted.names is None:
-        return found == wanted
-    return all(name in found.names and found[name] == wanted[name] for name in wanted.names)
+def _is_compatible(dtype: np.dtype, expected: np.dtype) -> bool:
+    """Whether an array has the expected type; it may have more fields."""
+    if dtype.names is None or expected.names is None:
+        return dtype == expected
+    return all(name in dtype.names and dtype[name] == expected[name] for name in expected.names)
 
 
 class Split:
-    """One split of a shard set, opened for reading; arrays are memory-mapped and read-only."""
+    """A split of a shard set, opened for reading.
+
+    Attributes:
+        samples: a row for each sample (SAMPLE_DTYPE), memory-mapped and read-only.
+        frames: a row for each frame of all samples (FRAME_DTYPE), likewise.
+        fragments: where the GOPs of h264, hevc and vp9 end (FRAGMENT_DTYPE), likewise.
+        classes: class names; the index of a name is the label.
+        tars: paths of the tars.
+    """
 
     def __init__(self, root: Path, name: str, manifest: dict[str, Any]) -> None:
         self.root = root
@@ -68,16 +76,18 @@ class Split:
 
     def _open(self, name: str, rows: int | None = None) -> np.ndarray:
         path = self.root / self.name / f"{name}.npy"
-        remedy = f"tools/shard.py reindex {path.parent}"
+        remedy = f"run tools/shard.py reindex {path.parent}"
         try:
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
-            raise ShardError(f"{path} is missing: {remedy}") from None
+            raise ShardError(f"{path} is missing; {remedy}") from None
         except (OSError, ValueError, EOFError) as error:
-            raise ShardError(f"{path} is damaged ({error}): {remedy}") from None
-        if not _fits(array.dtype, ARRAYS[name]) or (rows is not None and len(array) != rows):
-            raise ShardError(f"{path} does not fit the manifest: {remedy}")
-        # Still mapped; np.memmap itself is a Python class that makes every look-up slow.
+            raise ShardError(f"{path} is damaged ({error}); {remedy}") from None
+        if not _is_compatible(array.dtype, ARRAYS[name]) or (
+            rows is not None and len(array) != rows
+        ):
+            raise ShardError(f"{path} does not match the manifest; {remedy}")
+        # Still mapped, but without np.memmap, which makes every look-up slow.
         return array.view(np.ndarray)
 
     def __len__(self) -> int:
@@ -85,44 +95,49 @@ class Split:
         return len(self.samples)
 
     def key(self, i: int) -> str:
-        """Key of sample i."""
+        """Return the key of sample i."""
         return bytes(self._keys[i]).decode("ascii")
 
     def labels(self, i: int) -> tuple[int, ...]:
-        """All labels of sample i."""
+        """Return all labels of sample i."""
         first, count = int(self.samples["first_label"][i]), int(self.samples["num_labels"][i])
         return tuple(int(label) for label in self._labels[first : first + count])
 
     def tar_path(self, i: int) -> Path:
-        """The tar that holds sample i."""
+        """Return the path of the tar that contains sample i."""
         return self.tars[self.samples["tar"][i]]
 
     def part(self, ids: np.ndarray) -> Split:
-        """A split of these samples alone, numbered from 0, with the tars of the whole."""
-        chosen = copy.copy(self)
-        chosen.samples, chosen._keys = self.samples[ids], self._keys[ids]
-        return chosen
+        """Return a split of the samples `ids` (N,), renumbered from 0; the tars are all there."""
+        part = copy.copy(self)
+        part.samples, part._keys = self.samples[ids], self._keys[ids]
+        return part
 
     def __repr__(self) -> str:
         return f"Split({str(self.root)!r}, {self.name!r}, {len(self)} samples, {self.codec})"
 
 
 def open_split(root: str | Path, name: str) -> Split:
-    """Open `root`/`name`. Raises ShardError that names what is missing and the remedy."""
+    """Open the split `name` of the shard set in the folder `root`.
+
+    Raises:
+        ShardError: if the split or a part of it is missing or damaged.
+    """
     root = Path(root)
     return Split(root, name, read_manifest(root / name))
 
 
 def check_idx_files(split: Split) -> None:
-    """Check that every tar has a whole .idx file, by which DALI's webdataset reader finds samples.
+    """Check that every tar has a complete .idx file, which DALI's webdataset reader needs.
 
-    Raises ShardError that names the first missing or damaged one.
+    Raises:
+        ShardError: for the first one that is missing or damaged.
     """
     folder = split.root / split.name
     for tar in split.tars:
         path = folder / f"{tar.stem}.idx"
         lines = path.read_bytes().split(b"\n") if path.is_file() else []
-        # A head, "v1.2 COUNT", then a line for each sample, every one ended.
+        # A first line "v1.2 COUNT", then COUNT lines, each with a line end.
         if len(lines) < 2 or lines[-1] or lines[0].split()[-1:] != [b"%d" % (len(lines) - 2)]:
             state = "is damaged" if path.is_file() else "is missing"
-            raise ShardError(f"{path} {state}: python tools/shard.py reindex {folder}")
+            raise ShardError(f"{path} {state}; run tools/shard.py reindex {folder}")

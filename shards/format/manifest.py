@@ -1,13 +1,13 @@
-"""The manifest: what a finished split says of itself, and whether this version can read it."""
+"""The manifest of a finished split: read, written and checked against the format version."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from shards.errors import ShardError
+from shards.format.files import write_atomic
 
 FORMAT = "dsanet-shards"
 FORMAT_VERSION = 1
@@ -15,42 +15,37 @@ MANIFEST = "manifest.json"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that readers see the old one or the whole new one. Raises ShardError."""
-    partial = path.with_name(f".{path.name}.part")
+    """Write UTF-8 text as `write_atomic` does. Raises ShardError if that fails."""
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_atomic(path, text.encode())
     except OSError as error:
         raise ShardError(f"cannot write {path}: {error.strerror}") from None
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON as `write_text` does. Raises ShardError."""
+    """Write an object as JSON, atomically. Raises ShardError if that fails."""
     write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished split. Raises ShardError saying what is missing and what to do."""
-    path = folder / MANIFEST
+    """Read the manifest of a finished split. Raises ShardError if it is missing or damaged."""
+    path, remedy = folder / MANIFEST, f"run tools/shard.py reindex {folder}"
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ShardError(_why_missing(folder)) from None
+        raise ShardError(_explain_missing_split(folder)) from None
     except (OSError, ValueError) as error:
-        raise ShardError(f"{path} is damaged ({error}): tools/shard.py reindex {folder}") from None
+        raise ShardError(f"{path} is damaged ({error}); {remedy}") from None
     if not isinstance(manifest, dict):
-        raise ShardError(f"{path} is damaged: tools/shard.py reindex {folder}")
+        raise ShardError(f"{path} is damaged: it is not a JSON object; {remedy}")
     check_version(manifest, path)
-    if not _has_all(manifest):
-        raise ShardError(f"{path} lacks parts of a manifest: tools/shard.py reindex {folder}")
+    if not _has_all_entries(manifest):
+        raise ShardError(f"{path} is damaged: entries are missing; {remedy}")
     return manifest
 
 
-def _has_all(manifest: dict[str, Any]) -> bool:
-    """Whether what every reader looks up is there."""
+def _has_all_entries(manifest: dict[str, Any]) -> bool:
+    """Whether all entries that readers use are there and have the right types."""
     try:
         numbers = [manifest["counts"][name] for name in ("samples", "frames")]
         numbers += [tar[name] for tar in manifest["tars"] for name in ("size", "samples")]
@@ -68,52 +63,65 @@ def _has_all(manifest: dict[str, Any]) -> bool:
 
 
 def check_version(manifest: dict[str, Any], path: Path) -> None:
-    """Raises ShardError for a format this code does not know."""
+    """Raise ShardError for a format that this version of the project cannot read."""
     if manifest.get("format") != FORMAT:
         raise ShardError(f"{path} is not the manifest of a shard set")
     version = manifest.get("version")
     if not isinstance(version, int) or version < 1:
-        raise ShardError(f"{path}: no format version; rebuild the set with tools/shard.py")
+        raise ShardError(
+            f"{path}: the format version is missing; rebuild the set with tools/shard.py"
+        )
     if version > FORMAT_VERSION:
         raise ShardError(
-            f"{path} has format version {version}, this installation reads up to "
-            f"{FORMAT_VERSION}: update the project, or rebuild the set with this one"
+            f"{path} has format version {version}, but this version of the project reads up to "
+            f"{FORMAT_VERSION}; update the project, or rebuild the set with tools/shard.py"
         )
 
 
-def _why_missing(folder: Path) -> str:
+def _explain_missing_split(folder: Path) -> str:
     root = folder.parent
     if not root.is_dir():
-        return f"no folder {root}: make it with tools/shard.py --out {root}"
+        return f"{root}: no such folder; make a shard set with tools/shard.py --out {root}"
     if (folder / ".build").is_dir():
-        return f"{folder} is not finished: run the same tools/shard.py command again (or merge)"
+        return (
+            f"{folder}: the split is not finished; run the same tools/shard.py command again, or "
+            f"tools/shard.py merge {folder}"
+        )
     if any(folder.glob("*.tar")):
-        return f"{folder} has tars but no manifest: tools/shard.py reindex {folder}"
+        return f"{folder}: tars but no manifest; run tools/shard.py reindex {folder}"
     if (root / MANIFEST).is_file():
-        return f"{root} is a split itself: give the folder above, {root.parent}"
+        return f"{root} is a split, not a shard set; give the folder above it, {root.parent}"
     splits = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
-    there = f"there is {', '.join(splits)}" if splits else "there is no split in it"
-    return f"no split {folder.name!r} in {root}; {there}: make it with tools/shard.py"
+    content = f"it has {', '.join(splits)}" if splits else "it has no split at all"
+    return f"{root}: no split {folder.name!r}, {content}; make it with tools/shard.py"
 
 
 def find_splits(path: Path) -> list[Path]:
-    """The split folders of a shard set, or the one that `path` is. Raises ShardError for none."""
+    """Return the split folders of a shard set, or `path` itself if it is a split.
+
+    Raises ShardError if there is none.
+    """
 
     def is_split(folder: Path) -> bool:
         return (folder / MANIFEST).is_file() or any(folder.glob("*.tar"))
 
     if not path.is_dir():
-        raise ShardError(f"no folder {path}")
-    found = [path] if is_split(path) else sorted(f for f in path.iterdir() if f.is_dir())
-    found = [folder for folder in found if is_split(folder) or (folder / ".build").is_dir()]
-    if not found:
-        raise ShardError(f"{path} holds no split of a shard set")
-    return found
+        raise ShardError(f"{path}: no such folder")
+    if is_split(path):
+        return [path]
+    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
+    splits = [f for f in folders if is_split(f) or (f / ".build").is_dir()]
+    if not splits:
+        raise ShardError(f"{path} contains no split of a shard set")
+    return splits
 
 
-def known_classes(root: Path, but: str = "") -> tuple[str, ...]:
-    """The classes of the splits of `root` that are finished, without split `but`; () for none."""
+def read_set_classes(root: Path, except_split: str = "") -> tuple[str, ...]:
+    """Return the class names of a shard set, from a finished split other than `except_split`.
+
+    () if there is none. Raises ShardError for a damaged manifest.
+    """
     for path in sorted(root.glob(f"*/{MANIFEST}")):
-        if path.parent.name != but:
+        if path.parent.name != except_split:
             return tuple(read_manifest(path.parent)["classes"])
     return ()

@@ -1,4 +1,4 @@
-"""What a shard set is asked to be, and what goes into it."""
+"""Settings of a shard set, and the sources that it is made of."""
 
 from __future__ import annotations
 
@@ -6,28 +6,46 @@ import os
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from dsanet.errors import check_choices, require
 from shards.errors import ShardUsageError
 
-GOP_CODECS = ("h264", "hevc", "vp9")
-CODECS = ("mjpeg", *GOP_CODECS)
+GopCodec = Literal["h264", "hevc", "vp9"]
+Codec = Literal["mjpeg", GopCodec]
+GOP_CODECS: tuple[GopCodec, ...] = get_args(GopCodec)
+CODECS: tuple[Codec, ...] = get_args(Codec)
+# What can become of a source: only "ok" is in the set; "deferred" is tried again by a second run.
+Status = Literal["ok", "missing", "refused", "deferred"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 # mjpeg: FFmpeg's quantiser scale, 2 (best) to 31; the others: constant rate factor.
-DEFAULT_QUALITY = {"mjpeg": 6, "h264": 23, "hevc": 26, "vp9": 33}
-QUALITY = {"mjpeg": (2, 31), "h264": (1, 51), "hevc": (1, 51), "vp9": (1, 63)}  # best, worst
-# Settings that change how fast or how patiently a set is built, never its bytes.
+DEFAULT_QUALITY: dict[Codec, int] = {"mjpeg": 6, "h264": 23, "hevc": 26, "vp9": 33}
+# The best and the worst quality of each codec.
+QUALITY_RANGE: dict[Codec, tuple[int, int]] = {
+    "mjpeg": (2, 31),
+    "h264": (1, 51),
+    "hevc": (1, 51),
+    "vp9": (1, 63),
+}
+# Settings that change how a set is built but never its bytes.
 OPERATIONAL = ("workers", "cpu_seconds", "memory_mb")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One sample to make: a video file (or a folder of JPEG frames), its labels and its key.
+    """A video that becomes one sample.
 
-    `start` and `end` (seconds) cut a segment out of an untrimmed video; `segments` records the
-    labelled parts (start, end, label) of a sample that holds more than one; with `if_longer` the
-    file may be the segment already, and is cut only if it proves longer. `fps` is the rate of a
-    folder of frames. `name` is the path as the list gives it: the set never stores absolute
-    paths, so that two machines write the same bytes.
+    Attributes:
+        path: a video file, or a folder of JPEG frames.
+        label: index of the class; -1 for none.
+        key: name of the sample in the set: letters, digits, "-" and "_".
+        name: the path as the list has it. The set stores no absolute path, so that two machines
+            write the same bytes.
+        labels: all labels, if there are several.
+        start, end: the segment of the video to cut out, in seconds; None for the whole video.
+        segments: labelled parts (start, end, label) of a sample with several.
+        fps: frame rate of a folder of frames.
+        if_longer: cut only if the file is longer than the segment, which it may be already.
     """
 
     path: Path
@@ -43,36 +61,48 @@ class Source:
 
     @property
     def all_labels(self) -> tuple[int, ...]:
-        """Every label of the sample, the first one first; empty for an unlabelled sample."""
+        """All labels of the sample; () for an unlabelled one."""
         return self.labels or ((self.label,) if self.label >= 0 else ())
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object from which `from_json` makes the same source."""
+        """Return the source as a JSON object."""
         return asdict(self) | {"path": str(self.path), "name": self.name or self.path.name}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Source:
-        """The source that `to_json` wrote."""
-        segments = tuple((a, b, label) for a, b, label in data["segments"])
-        changed = {"path": Path(data["path"]), "labels": tuple(data["labels"])}
-        return cls(**(data | changed | {"segments": segments}))
+        """Return the source that `to_json` wrote."""
+        converted = {
+            "path": Path(data["path"]),
+            "labels": tuple(data["labels"]),
+            "segments": tuple((start, end, label) for start, end, label in data["segments"]),
+        }
+        return cls(**(data | converted))
 
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """How sources become samples.
+    """How videos become samples.
 
-    `short_side` in pixels is an upper bound (nothing is enlarged); `fps` is "native" or a rate;
-    `quality` None takes the codec's default; `gop` is the frames per closed GOP of h264, hevc and
-    vp9; `copy` keeps the packets of an input that already is what is asked; `keep_partial` > 0
-    keeps the good beginning of a damaged video that has at least so many frames;
-    `tar_samples` None follows from the number of sources.
-    `workers` 0 takes every core; `cpu_seconds` and `memory_mb` bound one source in one worker.
+    Attributes:
+        codec: of the stored frames.
+        short_side: largest short side of a frame in pixels; nothing is enlarged.
+        fps: frames per second of the samples; "native" for those of each video.
+        quality: in the codec's own scale; None for the codec's default.
+        gop: frames in a closed GOP of h264, hevc and vp9.
+        copy: store the packets of a video that already has the requested format.
+        keep_partial: keep the undamaged beginning of a video if it has this many frames; 0: never.
+        max_seconds: longest sample.
+        seed: of the order of the samples.
+        tar_samples: samples in a tar; None: by the number of sources.
+        workers: worker processes; 0: one for each core.
+        cpu_seconds: CPU time that one source may take.
+        memory_mb: address space of a worker.
 
-    Raises ShardUsageError for values outside their range.
+    Raises:
+        ShardUsageError: if a value is out of range.
     """
 
-    codec: str = "mjpeg"
+    codec: Codec = "mjpeg"
     short_side: int = 256
     fps: str = "native"
     quality: int | None = None
@@ -87,38 +117,33 @@ class ShardSettings:
     memory_mb: int = 2048
 
     def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise ShardUsageError(f"codec {self.codec!r}: choose one of {', '.join(CODECS)}")
-        self._need(16 <= self.short_side <= 4096, "short_side", "16 to 4096 pixels")
-        self._need(1 <= self.gop <= 255, "gop", "1 to 255 frames")
-        low, high = QUALITY[self.codec]
-        good = self.quality is None or low <= self.quality <= high
-        self._need(good, "quality", f"{low} to {high} for {self.codec}")
-        self._need(self.keep_partial >= 0, "keep_partial", "0 or a number of frames")
-        self._need(self.max_seconds > 0, "max_seconds", "more than 0 seconds")
-        self._need(self.tar_samples is None or self.tar_samples > 0, "tar_samples", "1 or more")
-        self._need(self.workers >= 0, "workers", "0 (every core) or more")
-        self._need(self.cpu_seconds > 0, "cpu_seconds", "1 or more seconds")
-        self._need(self.memory_mb >= 512, "memory_mb", "512 or more")
+        check_choices(self, "", ShardUsageError)
+        self._require(16 <= self.short_side <= 4096, "short_side", "be between 16 and 4096")
         if self.codec in GOP_CODECS:
-            self._need(self.short_side % 16 == 0, "short_side", f"multiples of 16 for {self.codec}")
-        self._need(self.rate is None or 0 < self.rate <= 240, "fps", '"native" or up to 240')
+            must = f"be a multiple of 16 for {self.codec}"
+            self._require(self.short_side % 16 == 0, "short_side", must)
+        best, worst = QUALITY_RANGE[self.codec]
+        in_range = self.quality is None or best <= self.quality <= worst
+        self._require(in_range, "quality", f"be between {best} and {worst} for {self.codec}")
+        self._require(1 <= self.gop <= 255, "gop", "be between 1 and 255")
+        self._require(self.keep_partial >= 0, "keep_partial", "be at least 0")
+        self._require(self.max_seconds > 0, "max_seconds", "be greater than 0")
+        has_samples = self.tar_samples is None or self.tar_samples >= 1
+        self._require(has_samples, "tar_samples", "be at least 1")
+        self._require(self.workers >= 0, "workers", "be at least 0")
+        self._require(self.cpu_seconds >= 1, "cpu_seconds", "be at least 1")
+        self._require(self.memory_mb >= 512, "memory_mb", "be at least 512")
+        rate = _parse_rate(self.fps)
+        valid = self.fps == "native" or (rate is not None and 0 < rate <= 240)
+        self._require(valid, "fps", 'be "native" or a rate above 0 and up to 240')
 
-    def _need(self, holds: bool, name: str, allowed: str) -> None:
-        if not holds:
-            raise ShardUsageError(f"{name} = {getattr(self, name)!r}: allowed are {allowed}")
+    def _require(self, condition: bool, name: str, must: str) -> None:
+        require(condition, name, must, getattr(self, name), ShardUsageError)
 
     @property
     def rate(self) -> Fraction | None:
-        """The asked frame rate, None for the source's own."""
-        if self.fps == "native":
-            return None
-        try:
-            return Fraction(self.fps)
-        except (ValueError, ZeroDivisionError):
-            raise ShardUsageError(
-                f'fps = {self.fps!r}: allowed are "native" or a rate such as 30 or 30000/1001'
-            ) from None
+        """Frames per second of the samples, None for those of each video."""
+        return _parse_rate(self.fps)
 
     @property
     def effective_quality(self) -> int:
@@ -127,10 +152,19 @@ class ShardSettings:
 
     @property
     def effective_workers(self) -> int:
-        """Worker processes to start."""
+        """Number of worker processes to start."""
         return self.workers or len(os.sched_getaffinity(0))
 
     def recorded(self) -> dict[str, Any]:
-        """The settings that decide the bytes, as a JSON object: what a set is known by."""
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OPERATIONAL}
-        return kept | {"quality": self.effective_quality}
+        """Return the settings that decide the bytes of the set, as a JSON object."""
+        names = [field.name for field in fields(self) if field.name not in OPERATIONAL]
+        settings = {name: getattr(self, name) for name in names}
+        return settings | {"quality": self.effective_quality}
+
+
+def _parse_rate(text: str) -> Fraction | None:
+    """Return a rate such as "30" or "30000/1001", or None if `text` is not a number."""
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None

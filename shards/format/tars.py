@@ -1,4 +1,4 @@
-"""Plain USTAR tars: written in place, so that a video is muxed straight into its shard."""
+"""Plain USTAR tars, written in place: a video is muxed straight into its tar."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from typing import Any, BinaryIO
 from shards.errors import ShardError
 
 BLOCK = 512
-PATIENCE = 3.0  # seconds in which the worker of a killed build is gone
-# A member of a vendor type: tar readers of all kinds pass over it as "not a regular file".
+LOCK_TIMEOUT = 3.0  # seconds; the workers of a killed build end well within it
+# A member of a vendor type: tar readers skip it as "not a regular file".
 RECORD_NAME = "__record__"
 RECORD_TYPE = b"Z"
 
 
 class Window(io.RawIOBase):
-    """The rest of a file from `start` on, as a file of its own that begins at 0."""
+    """A part of a file, from `start` on, that behaves as a file of its own."""
 
     def __init__(self, file: BinaryIO, start: int, size: int | None = None) -> None:
         super().__init__()
         self._file = file
         self._start = start
         self._size = size
-        self._at = 0
+        self._position = 0
         self.end = 0  # one past the last byte written
 
     def readable(self) -> bool:
@@ -44,39 +44,39 @@ class Window(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = 0) -> int:
         size = self.end if self._size is None else self._size
-        self._at = offset + (0, self._at, size)[whence]
-        return self._at
+        self._position = offset + (0, self._position, size)[whence]
+        return self._position
 
     def write(self, data: Any) -> int:
-        self._file.seek(self._start + self._at)
+        self._file.seek(self._start + self._position)
         self._file.write(data)
-        self._at += len(data)
-        self.end = max(self.end, self._at)
+        self._position += len(data)
+        self.end = max(self.end, self._position)
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
         limit = self.end if self._size is None else self._size
-        left = max(limit - self._at, 0)
-        self._file.seek(self._start + self._at)
-        data = self._file.read(left if size is None or size < 0 else min(size, left))
-        self._at += len(data)
+        remaining = max(limit - self._position, 0)
+        self._file.seek(self._start + self._position)
+        data = self._file.read(remaining if size is None or size < 0 else min(size, remaining))
+        self._position += len(data)
         return data
 
 
-def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A USTAR header with nothing of the machine in it: owner 0, time 0, mode 0644."""
+def _header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """Return a USTAR header that is the same on every machine: owner 0, time 0, mode 0644."""
     info = tarfile.TarInfo(name)
     info.size, info.type, info.mode, info.mtime = size, kind, 0o644, 0
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
-def _open_alone(path: Path) -> BinaryIO:
-    """Open a file for writing, locked against a second writer, its contents as they are."""
-    deadline = time.monotonic() + PATIENCE
+def _open_locked(path: Path) -> BinaryIO:
+    """Open a file for writing without truncating it, locked against a second writer."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
         try:
@@ -86,28 +86,31 @@ def _open_alone(path: Path) -> BinaryIO:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 file.close()
-                raise ShardError(f"{path} is being written by another process: wait") from None
+                raise ShardError(
+                    f"{path}: another process is writing this file; wait for it"
+                ) from None
             time.sleep(0.05)
         except OSError:
-            return file  # a file system without locks: the build has said so
-        file.close()  # it got its final name meanwhile
+            return file  # a file system without locks; `BuildState.locked` has warned of it
+        file.close()  # another writer has renamed this file to its final name
 
 
 class TarWriter:
-    """Appends members to a tar file at `path`, from byte `offset` on.
+    """Appends members to the tar file `path`, from byte `offset` on.
 
-    Raises ShardError where another process is writing the same file.
+    Raises:
+        ShardError: if another process is writing the same file.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
-        self._file = _open_alone(path)
+        self._file = _open_locked(path)
         self._file.truncate(offset)
         self.offset = offset
 
     @contextmanager
-    def streamed(self, name: str) -> Iterator[Window]:
-        """A member whose size is not known before; an error inside leaves no trace of it."""
+    def stream_member(self, name: str) -> Iterator[Window]:
+        """Append a member of unknown size: the block writes its data. An error there removes it."""
         window = Window(self._file, self.offset + BLOCK)
         try:
             yield window
@@ -115,13 +118,13 @@ class TarWriter:
             self.rewind(self.offset)
             raise
         self._file.seek(self.offset)
-        self._file.write(header(name, window.end))
+        self._file.write(_header(name, window.end))
         self._pad(window.end)
 
     def add(self, name: str, data: bytes, kind: bytes = tarfile.REGTYPE) -> None:
-        """Append one member."""
+        """Append a member."""
         self._file.seek(self.offset)
-        self._file.write(header(name, len(data), kind))
+        self._file.write(_header(name, len(data), kind))
         self._file.write(data)
         self._pad(len(data))
 
@@ -131,14 +134,16 @@ class TarWriter:
         self.offset += BLOCK + size + -size % BLOCK
 
     def rewind(self, offset: int) -> None:
-        """Forget everything from byte `offset` on."""
+        """Remove everything from byte `offset` on."""
         self._file.seek(offset)
         self._file.truncate(offset)
         self.offset = offset
 
     def finish(self, record: dict[str, Any], target: Path | None = None) -> None:
-        """Append the record and the end of the archive, bring the bytes to the disk, and the file
-        to its final name `target`."""
+        """Append the record and the end of the archive, bring them to the disk and close the file.
+
+        target: the final name of the file.
+        """
         self.add(RECORD_NAME, json.dumps(record, sort_keys=True).encode(), RECORD_TYPE)
         self._file.seek(self.offset)
         self._file.write(bytes(2 * BLOCK))
@@ -146,21 +151,21 @@ class TarWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         if target is not None:
-            self.path.replace(target)  # before the lock goes, or another writer could cut it off
+            self.path.replace(target)  # under the lock: another writer could truncate the file
         self.close()
 
     def flush(self) -> None:
-        """Hand written bytes to the system, so that another process sees them."""
+        """Flush the written bytes to the system, so that another process sees them."""
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file, finished or not."""
+        """Close the file."""
         self._file.close()
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where one member's bytes lie in a tar, in bytes from its beginning."""
+    """A member of a tar; `offset` and `size` of its data are in bytes."""
 
     name: str
     kind: bytes
@@ -178,20 +183,20 @@ class Member:
         return self.name.partition(".")[2]
 
 
-def members(file: BinaryIO) -> Iterator[Member]:
-    """Every member of a tar, in order. Raises tarfile.TarError where the tar is damaged."""
-    at = 0
+def iter_members(file: BinaryIO) -> Iterator[Member]:
+    """Yield every member of a tar, in order. Raises tarfile.TarError if the tar is damaged."""
+    position = 0
     while True:
-        file.seek(at)
+        file.seek(position)
         block = file.read(BLOCK)
         if block == bytes(BLOCK):
             return
         info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-        yield Member(info.name, info.type, at + BLOCK, info.size)
-        at += BLOCK + info.size + -info.size % BLOCK
+        yield Member(info.name, info.type, position + BLOCK, info.size)
+        position += BLOCK + info.size + -info.size % BLOCK
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
-    """The bytes of a member."""
+    """Return the data of a member."""
     file.seek(member.offset)
     return file.read(member.size)

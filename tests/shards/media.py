@@ -73,7 +73,7 @@ def write_long_video(path: Path, frames: list[np.ndarray], times: int) -> Path:
 class Packed:
     """One packed sample: its description, its frame table and the bytes of its mp4."""
 
-    about: dict
+    metadata: dict
     table: np.ndarray
     mp4: bytes
 
@@ -94,14 +94,14 @@ def pack_one(tmp_path: Path, source: Source | Path, **settings) -> Packed:
         source = Source(source, 0, "k", name=source.name)
     tar = TarWriter(tmp_path / "one.tar")
     try:
-        about = pack(source, ShardSettings(**settings), tar)
+        metadata = pack(source, ShardSettings(**settings), tar)
         tar.finish({"verdicts": []})
     finally:
         tar.close()
     with tarfile.open(tmp_path / "one.tar") as archive:
         names = ("mp4", "frames.npy")
         data, table = (archive.extractfile(f"{source.key}.{n}").read() for n in names)
-    return Packed(about, np.load(io.BytesIO(table), allow_pickle=False), data)
+    return Packed(metadata, np.load(io.BytesIO(table), allow_pickle=False), data)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from benches.timing import alternate
 from shards import ShardSettings, Source, build_split
 from shards.annotations.files import SUFFIXES
 from shards.build.plan import unique_keys
-from shards.encode.sample import open_origin
+from shards.encode.sample import open_source
 from shards.encode.transcode import Transcoder
 from shards.format.tars import Window
 
@@ -208,7 +208,7 @@ def _distortion(source: Source, settings: ShardSettings, path: Path) -> tuple[in
     """Bytes of the stored video, and the squared error of luma of each stored frame."""
     with open(path, "w+b") as file:
         window = Window(file, 0)
-        Transcoder(source, open_origin(source), settings).run(window)
+        Transcoder(source, open_source(source), settings).run(window)
         size = window.end
     with av.open(str(path)) as container:
         errors = [
@@ -222,7 +222,7 @@ def _distortion(source: Source, settings: ShardSettings, path: Path) -> tuple[in
 
 def _encoder_input(source: Source, settings: ShardSettings) -> Iterator[np.ndarray]:
     """Luma of the frames that are encoded: uint8 (H, W)."""
-    for frame, repeats in Transcoder(source, open_origin(source), settings).encoder_input():
+    for frame, repeats in Transcoder(source, open_source(source), settings).encoder_input():
         yield from [_luma(frame)] * repeats
 
 

@@ -71,7 +71,7 @@ def test_csv_with_segments(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("name,label\nx,0\n", "column path"), ("path,label\n", "no line"),
+    [("name,label\nx,0\n", "column path"), ("path,label\n", "no line after its header"),
      ("path,label,start,end\nx,0,5,4\n", "no length"),
      ("path,label\n" + "x" * 200_000 + ",0\n", "is not CSV")],
 )  # fmt: skip
@@ -172,7 +172,7 @@ def test_mini_kinetics_by_rule_and_by_list(tmp_path):
     explicit = read_list("mini-kinetics200", tmp_path, path, ["c249"])
     assert [s.label for s in explicit.sources] == [0]
     path.write_text(KINETICS + kinetics_line("c0", "x").replace("train", "val"))
-    with pytest.raises(ShardError, match="no training list"):
+    with pytest.raises(ShardError, match="not a training list"):
         read_list("mini-kinetics200", tmp_path, path)
 
 
@@ -234,7 +234,7 @@ def test_activitynet_pieces_of_seconds(activitynet):
 def test_activitynet_says_what_it_lacks(activitynet):
     with pytest.raises(ShardError, match="testing"):
         read_list("activitynet", *activitynet, split="test")
-    with pytest.raises(ShardUsageError, match="segments"):
+    with pytest.raises(ShardUsageError, match="segments must be"):
         read_list("activitynet", *activitynet, segments="half")
 
 
@@ -242,10 +242,10 @@ def test_activitynet_says_what_it_lacks(activitynet):
     ("database", "message"),
     [
         ([], "not an object"),
-        ({"a": {"annotations": [{"segment": [1], "label": "x"}]}}, "video a: its entry"),
-        ({"a": {"annotations": [{"label": "x"}]}}, "video a: its entry"),
-        ({"a": {"duration": "long"}}, "video a: its entry"),
-        ({"a": 3}, "video a: its entry"),
+        ({"a": {"annotations": [{"segment": [1], "label": "x"}]}}, "video a: the entry"),
+        ({"a": {"annotations": [{"label": "x"}]}}, "video a: the entry"),
+        ({"a": {"duration": "long"}}, "video a: the entry"),
+        ({"a": 3}, "video a: the entry"),
     ],
 )
 def test_a_damaged_activitynet_list_is_one_clear_line(activitynet, database, message):
@@ -273,5 +273,5 @@ def test_classes_are_named_once(tmp_path):
 
 
 def test_segments_of_a_list_that_has_none_are_refused(tmp_path):
-    with pytest.raises(ShardUsageError, match="only activitynet"):
+    with pytest.raises(ShardUsageError, match="segments must be whole"):
         read_list("folder", tmp_path, tmp_path / "list.txt", segments="labelled")

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from shards import Report
-from shards.build.progress import BuildProgress, human_bytes, print_report, verify_shown
+from shards.build.progress import BuildProgress, human_bytes, print_report, verify_with_progress
 
 GOOD = {"status": "ok", "bytes_in": 2_000_000, "bytes": 3_000_000, "frames": 30, "source": "a.mp4"}
 BAD = {
@@ -38,7 +38,7 @@ def test_bytes_are_told_in_decimal_units(count, text):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_verdicts_are_counted_and_shown(terminal, monkeypatch):
-    monkeypatch.setattr("shards.build.progress.PLAIN_SECONDS", -1.0)
+    monkeypatch.setattr("shards.build.progress.PRINT_EVERY", -1.0)
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=terminal, width=200)
     with BuildProgress(console) as progress:
@@ -60,7 +60,7 @@ def test_the_report_names_refusals_and_how_to_go_on():
     text = "\n".join(lines)
     assert "1 samples, 30 frames, 3 MB" in text
     assert "b.mp4: corrupt: frame 3" in text
-    assert "tried again" in text
+    assert "try the deferred sources again" in text
     assert "tools/shard.py merge x/train" in text
     assert report.exit_code == 3
 
@@ -68,7 +68,7 @@ def test_the_report_names_refusals_and_how_to_go_on():
 def test_a_long_report_is_cut_short():
     lines: list[str] = []
     report = Report(Path("x"), [GOOD] + [BAD] * 50, complete=False)
-    print_report(report, lines.append, most=5)
+    print_report(report, lines.append, max_listed=5)
     assert "  ... 45 more" in lines
 
 
@@ -76,5 +76,5 @@ def test_a_long_report_is_cut_short():
 def test_verifying_shows_how_far_it_is(small_set, terminal):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=terminal, width=100)
-    assert verify_shown(small_set.root / "train", 1, console) == []
+    assert verify_with_progress(small_set.root / "train", 1, console) == []
     assert ("verifying" in screen.getvalue()) == terminal

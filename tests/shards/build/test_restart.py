@@ -16,7 +16,7 @@ import pytest
 
 from shards import ShardError, ShardSettings, Source, build_split, open_split
 from shards.build.plan import plan_tars
-from shards.build.pool import Crew, Pool
+from shards.build.pool import BuildContext, WorkerPool
 from shards.build.split import Watcher
 from shards.build.state import merge, reindex
 from tests.shards.media import moving_squares, write_long_video, write_video
@@ -116,7 +116,7 @@ def test_tasks_and_merge_make_the_same_set(sources, unbroken, tmp_path):
     assert not reports[-1].complete
     with pytest.raises(ShardError, match="not finished"):
         open_split(tmp_path, "train")
-    with pytest.raises(ShardError, match="1 of 4 tars"):
+    with pytest.raises(ShardError, match="1 of 4 tars are not finished"):
         merge(tmp_path / "train")
     last = build_split(sources, tmp_path, "train", ["x"], SETTINGS, task=(1, 3))
     assert last.complete
@@ -144,23 +144,23 @@ def test_reindex_names_a_missing_tar(unbroken, tmp_path):
     folder = tmp_path / "train"
     folder.mkdir()
     (folder / "train-000001.tar").write_bytes(unbroken["train-000001.tar"])
-    with pytest.raises(ShardError, match=r"train-000000.tar is missing \(3 of 4"):
+    with pytest.raises(ShardError, match=r"3 of 4 tars are missing, the first is train-000000.tar"):
         reindex(folder)
 
 
-class Crashing(Pool):
+class Crashing(WorkerPool):
     """A pool whose first worker is killed by a signal in its second source."""
 
     fatal = signal.SIGSEGV
     struck = False
 
-    def _hear(self, hand, event, waiting):
-        super()._hear(hand, event, waiting)
+    def handle_event(self, worker, event, waiting):
+        super().handle_event(worker, event, waiting)
         if event["event"] == "begin" and event["i"] == 1 and not Crashing.struck:
             Crashing.struck = True
-            os.kill(hand.process.pid, self.fatal)
+            os.kill(worker.process.pid, self.fatal)
             if self.fatal != signal.SIGSTOP:
-                hand.process.wait()
+                worker.process.wait()
 
 
 @pytest.mark.parametrize(
@@ -170,26 +170,26 @@ class Crashing(Pool):
 )  # fmt: skip
 def test_a_worker_that_dies_takes_one_source_with_it(sources, tmp_path, fatal, status, kind):
     Crashing.fatal, Crashing.struck = fatal, False
-    heard, done = [], {}
+    verdicts, finished = [], {}
     settings = replace(SETTINGS, workers=1, tar_samples=4, memory_mb=4096)
-    crew = Crew(tmp_path, settings, {"tars": 2}, heard.append, done.__setitem__)
-    Crashing(crew).run(plan_tars(sources, "s", settings))
-    assert len(done) == 2
-    assert [v["status"] for v in heard].count("ok") == 7
-    (bad,) = [v for v in heard if v["status"] != "ok"]
+    context = BuildContext(tmp_path, settings, {"tars": 2}, verdicts.append, finished.__setitem__)
+    Crashing(context).run(plan_tars(sources, "s", settings))
+    assert len(finished) == 2
+    assert [v["status"] for v in verdicts].count("ok") == 7
+    (bad,) = [v for v in verdicts if v["status"] != "ok"]
     assert (bad["status"], bad["kind"]) == (status, kind)
 
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_ended_and_its_source_tried_later(sources, tmp_path, monkeypatch):
     Crashing.fatal, Crashing.struck = signal.SIGSTOP, False
-    heard, done = [], {}
+    verdicts, finished = [], {}
     settings = replace(SETTINGS, workers=1, tar_samples=4, cpu_seconds=10)
-    monkeypatch.setattr("shards.build.pool.SILENCE", 1)
-    crew = Crew(tmp_path, settings, {"tars": 2}, heard.append, done.__setitem__)
-    Crashing(crew).run(plan_tars(sources, "s", settings))
-    assert [v["status"] for v in heard].count("ok") == 7
-    (bad,) = [v for v in heard if v["status"] != "ok"]
+    monkeypatch.setattr("shards.build.pool.HUNG_AFTER", 1)
+    context = BuildContext(tmp_path, settings, {"tars": 2}, verdicts.append, finished.__setitem__)
+    Crashing(context).run(plan_tars(sources, "s", settings))
+    assert [v["status"] for v in verdicts].count("ok") == 7
+    (bad,) = [v for v in verdicts if v["status"] != "ok"]
     assert (bad["status"], bad["kind"]) == ("deferred", "time")
 
 
@@ -238,7 +238,7 @@ def test_a_folder_that_vanishes_stops_the_build_with_one_line(sources, tmp_path)
             folder.rename(tmp_path / "away")
 
     settings = replace(SETTINGS, workers=1)
-    with pytest.raises(ShardError, match="is gone: bring it back"):
+    with pytest.raises(ShardError, match="videos is gone; restore it"):
         build_split(
             moved, tmp_path / "out", "train", ["x"], settings, watcher=Watcher(verdict=unmount)
         )
@@ -271,5 +271,5 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(sources, tmp_path):
 
 
 def test_classes_must_mean_the_same_in_all_splits(small_set):
-    with pytest.raises(ShardError, match="labels would not mean the same"):
+    with pytest.raises(ShardError, match="the other splits have other classes"):
         build_split(small_set.sources, small_set.root, "val", ["two", "one"], SETTINGS)

@@ -67,9 +67,9 @@ def test_index_is_read_only(small_set):
 @pytest.mark.parametrize(
     ("root", "name", "message"),
     [
-        ("nowhere", "train", "no folder"),
-        (".", "test", "there is train"),
-        ("train", "train", "train is a split itself: give the folder above"),
+        ("nowhere", "train", "no such folder"),
+        (".", "test", "no split 'test', it has train"),
+        ("train", "train", "train is a split, not a shard set; give the folder above it"),
     ],
 )
 def test_a_missing_split_is_named(small_set, root, name, message):

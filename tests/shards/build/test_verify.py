@@ -53,7 +53,7 @@ def test_a_flipped_bit_anywhere_is_found(copy, seed):
 @pytest.mark.parametrize("part", ["json", "frames.npy", "mp4"])
 def test_a_flipped_bit_in_a_small_member_is_found(copy, part):
     (tar,) = copy.glob("*.tar")
-    group = scan_tar(tar).listing[2]
+    group = scan_tar(tar).groups[2]
     (member,) = [m for m in group if m.extension == part]
     flip(tar, member.offset + member.size - 20)
     faults = verify_split(copy, 1)
@@ -81,7 +81,7 @@ def test_an_index_that_lies_is_found(copy):
 @pytest.mark.parametrize("name", ["samples", "frames", "keys", "labels", "fragments"])
 def test_a_missing_index_file_names_the_remedy(copy, name):
     (copy / f"{name}.npy").unlink()
-    with pytest.raises(ShardError, match=rf"{name}.npy is missing: tools/shard.py reindex"):
+    with pytest.raises(ShardError, match=rf"{name}.npy is missing; run tools/shard.py reindex"):
         open_split(copy.parent, "train")
 
 
@@ -101,7 +101,7 @@ def test_pickles_are_never_read(copy):
     ("change", "message"),
     [
         ({"version": 99}, "update the project"),
-        ({"version": None}, "no format version"),
+        ({"version": None}, "format version is missing"),
         ({"format": "other"}, "not the manifest of a shard set"),
     ],
 )
@@ -114,5 +114,5 @@ def test_other_versions_are_refused_with_the_remedy(copy, change, message):
 def test_splits_are_found_by_set_or_by_name(copy, tmp_path):
     assert find_splits(tmp_path) == [copy]
     assert find_splits(copy) == [copy]
-    with pytest.raises(ShardError, match="no folder"):
+    with pytest.raises(ShardError, match="no such folder"):
         find_splits(tmp_path / "none")

@@ -93,17 +93,17 @@ def test_a_bad_file_is_refused_by_name(tmp_path, good, kind, suffix, verdicts):
 def test_a_wrong_suffix_does_not_matter(tmp_path, good):
     path = tmp_path / "video.txt"
     shutil.copy(good, path)
-    assert pack_one(tmp_path, path).about["frames"] == 50
+    assert pack_one(tmp_path, path).metadata["frames"] == 50
 
 
 def test_a_count_too_low_in_the_header_loses_nothing(tmp_path):
     avi_with_count(tmp_path / "x.avi", 15)
-    assert pack_one(tmp_path, tmp_path / "x.avi").about["frames"] == 20
+    assert pack_one(tmp_path, tmp_path / "x.avi").metadata["frames"] == 20
 
 
 def test_one_frame_is_a_video(tmp_path):
     path = write_video(tmp_path / "x.mp4", moving_squares(1))
-    assert pack_one(tmp_path, path).about["frames"] == 1
+    assert pack_one(tmp_path, path).metadata["frames"] == 1
 
 
 def test_a_truncated_webm_is_noticed_by_its_length(tmp_path):
@@ -126,8 +126,8 @@ def test_the_good_part_of_a_damaged_video_may_be_kept(tmp_path):
     count = int(re.search(r"\((\d+) good", caught.value.reason)[1])
     assert 10 < count < 90
     packed = pack_one(tmp_path, path, keep_partial=10)
-    assert packed.about["frames"] == count
-    assert packed.about["notes"][0].startswith("partial")
+    assert packed.metadata["frames"] == count
+    assert packed.metadata["notes"][0].startswith("partial")
     with pytest.raises(BadVideo):
         pack_one(tmp_path, path, keep_partial=95)
 
@@ -143,7 +143,7 @@ def test_frames_before_the_first_keyframe_are_left_out(tmp_path):
                 packet.stream = copied
                 output.mux(packet)
     packed = pack_one(tmp_path, cut, quality=2)
-    assert packed.about["notes"] == ["6 packets before the first keyframe left out"]
+    assert packed.metadata["notes"] == ["6 packets before the first keyframe left out"]
     stored = packed.rgb()
     assert len(stored) == 20
     assert psnr(stored[0], frames[10]) > 30
@@ -206,7 +206,7 @@ def test_stored_frames_are_a_straight_ffmpeg_conversion(real, tmp_path, name):
     if not shutil.which("ffmpeg"):
         pytest.skip("no ffmpeg command")
     packed = pack_one(tmp_path, real / "odd" / name, quality=2)
-    width, height = packed.about["width"], packed.about["height"]
+    width, height = packed.metadata["width"], packed.metadata["height"]
     scale = f"scale={width}:{height}:flags=bicubic:out_color_matrix=bt601:out_range=pc"
     command = ["ffmpeg", "-v", "error", "-nostdin", "-i", str(real / "odd" / name), "-vf"]
     command += [f"{scale},format=yuvj420p,format=gray", "-f", "rawvideo", "-"]
@@ -250,7 +250,7 @@ def seeds(tmp_path_factory) -> list[Path]:
     return paths + [real / name for name in names if (real / name).is_file()]
 
 
-def judge_mutations(seeds: list[Path], folder: Path, numbers: range) -> None:
+def check_mutations(seeds: list[Path], folder: Path, numbers: range) -> None:
     paths = []
     for number in numbers:
         one, other = seeds[number % len(seeds)], seeds[(number * 3 + 1) % len(seeds)]
@@ -260,7 +260,7 @@ def judge_mutations(seeds: list[Path], folder: Path, numbers: range) -> None:
     report = build(folder / "out", paths, short_side=64, cpu_seconds=60)
     assert len(report.verdicts) == len(paths)
     assert [v for v in report.refused if v["status"] != "refused"] == []  # no hang, no bug of ours
-    for verdict in report.of("ok"):
+    for verdict in report.with_status("ok"):
         assert damage_seen_by_ffmpeg(folder / verdict["source"]) == "", verdict["source"]
 
 
@@ -275,10 +275,10 @@ def damage_seen_by_ffmpeg(path: Path) -> str:
 
 
 def test_fifty_mutations_have_a_verdict_each(seeds, tmp_path):
-    judge_mutations(seeds, tmp_path, range(50))
+    check_mutations(seeds, tmp_path, range(50))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hundred", range(10))
 def test_a_thousand_mutations_have_a_verdict_each(seeds, tmp_path, hundred):
-    judge_mutations(seeds, tmp_path, range(100 * hundred, 100 * hundred + 100))
+    check_mutations(seeds, tmp_path, range(100 * hundred, 100 * hundred + 100))

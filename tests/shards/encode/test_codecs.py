@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from shards import ShardSettings, Source, build_split, open_split
-from shards.encode.jpeg_folder import read_header
-from shards.encode.mp4 import Mp4Writer, Stream, frame_table
+from shards.encode.jpeg_folder import read_jpeg_header
+from shards.encode.mp4 import Mp4Writer, VideoFormat, frame_table
 from shards.errors import BadVideo
 from shards.format.tars import Window
 from tests.shards.media import jpeg, moving_squares, pack_one, psnr, write_video
@@ -35,7 +35,7 @@ def test_the_frame_table_is_the_containers(tmp_path, clip, codec):
     packed = pack_one(tmp_path, clip, codec=codec)
     found = packets(packed.mp4)
     assert [(p[0], p[1]) for p in found] == [(r["offset"], r["size"]) for r in packed.table]
-    assert len(found) == packed.about["frames"] == 19
+    assert len(found) == packed.metadata["frames"] == 19
     assert len(packed.rgb()) == 19
 
 
@@ -88,7 +88,7 @@ def test_header_and_one_fragment_are_a_video(gop_sets, codec):
 def test_sides_are_multiples_of_16_by_cropping(tmp_path):
     frames = moving_squares(5, (250, 180))
     packed = pack_one(tmp_path, write_video(tmp_path / "x.mp4", frames), codec="h264", quality=8)
-    assert (packed.about["width"], packed.about["height"]) == (240, 176)
+    assert (packed.metadata["width"], packed.metadata["height"]) == (240, 176)
     assert psnr(packed.rgb()[2], frames[2][2:178, 5:245]) > 30  # cropped, not squashed
 
 
@@ -106,7 +106,7 @@ def test_nothing_of_the_encoder_or_the_hour_is_in_the_file(tmp_path, clip):
 def test_frames_are_baseline_jpegs_without_jfif(tmp_path, clip, quality):
     packed = pack_one(tmp_path, clip, quality=quality)
     for t in range(len(packed.table)):
-        assert read_header(packed.jpeg(t)).baseline_420
+        assert read_jpeg_header(packed.jpeg(t)).is_baseline_420
         assert packed.jpeg(t)[2:4] == b"\xff\xdb"  # tables first, no application segment
 
 
@@ -129,8 +129,8 @@ def test_a_copy_keeps_every_packet(tmp_path, clip, codec):
     path = tmp_path / "made.mp4"
     path.write_bytes(first.mp4)
     again = pack_one(tmp_path, path, codec=codec, copy=True)
-    assert again.about["remuxed"]
-    assert again.about["notes"] == []
+    assert again.metadata["remuxed"]
+    assert again.metadata["notes"] == []
     assert [again.jpeg(t) for t in range(19)] == [first.jpeg(t) for t in range(19)]
     for one, other in zip(first.rgb(), again.rgb(), strict=True):
         assert np.array_equal(one, other)
@@ -147,8 +147,8 @@ def test_a_copy_keeps_every_packet(tmp_path, clip, codec):
 def test_what_is_not_as_asked_is_encoded_again_and_says_why(tmp_path, options, rate, why):
     path = write_video(tmp_path / "x.mp4", moving_squares(9, (160, 144)), rate, options=options)
     packed = pack_one(tmp_path, path, codec="h264", copy=True)
-    assert packed.about["remuxed"] == (why == "")
-    assert any(why in note for note in packed.about["notes"]) or not why
+    assert packed.metadata["remuxed"] == (why == "")
+    assert any(why in note for note in packed.metadata["notes"]) or not why
 
 
 def test_copy_looks_at_codec_size_and_shape(tmp_path, clip):
@@ -158,7 +158,7 @@ def test_copy_looks_at_codec_size_and_shape(tmp_path, clip):
         ({"codec": "h264", "fps": "10"}, "frame rate"),
     ):
         packed = pack_one(tmp_path, clip, copy=True, **settings)
-        assert any(why in note for note in packed.about["notes"]), packed.about["notes"]
+        assert any(why in note for note in packed.metadata["notes"]), packed.metadata["notes"]
 
 
 # ---- folders of JPEG frames
@@ -175,9 +175,9 @@ def test_jpegs_of_a_folder_are_stored_bit_for_bit(tmp_path):
     frames = moving_squares(13, (176, 100))
     source = make_folder(tmp_path / "100218", frames)
     packed = pack_one(tmp_path, source, short_side=64)
-    assert packed.about["remuxed"]
-    assert packed.about["fps"] == "12"
-    assert (packed.about["width"], packed.about["height"]) == (176, 100)  # native size
+    assert packed.metadata["remuxed"]
+    assert packed.metadata["fps"] == "12"
+    assert (packed.metadata["width"], packed.metadata["height"]) == (176, 100)  # native size
     for t in range(13):
         assert packed.jpeg(t) == (source.path / f"{t + 1:05d}.jpg").read_bytes()
     assert len(packed.rgb()) == 13
@@ -186,17 +186,17 @@ def test_jpegs_of_a_folder_are_stored_bit_for_bit(tmp_path):
 def test_jpegs_that_hardware_cannot_read_are_encoded_again(tmp_path):
     frames = moving_squares(6, (96, 64))
     packed = pack_one(tmp_path, make_folder(tmp_path / "x", frames, pix_fmt="yuvj444p"))
-    assert not packed.about["remuxed"]
-    assert "no baseline 4:2:0" in packed.about["notes"][0]
-    assert all(read_header(packed.jpeg(t)).baseline_420 for t in range(6))
+    assert not packed.metadata["remuxed"]
+    assert "no baseline 4:2:0" in packed.metadata["notes"][0]
+    assert all(read_jpeg_header(packed.jpeg(t)).is_baseline_420 for t in range(6))
 
 
 def test_a_folder_of_frames_becomes_a_video_codec_too(tmp_path):
     packed = pack_one(
         tmp_path, make_folder(tmp_path / "x", moving_squares(6, (160, 144))), codec="vp9"
     )
-    assert packed.about["frames"] == 6
-    assert packed.about["codec"] == "vp9"
+    assert packed.metadata["frames"] == 6
+    assert packed.metadata["codec"] == "vp9"
 
 
 def spoil(path, how: str) -> None:
@@ -229,15 +229,15 @@ def test_the_good_beginning_of_a_folder_may_be_kept(tmp_path):
     source = make_folder(tmp_path / "x", moving_squares(6))
     spoil(source.path, "cut")
     packed = pack_one(tmp_path, source, keep_partial=2)
-    assert packed.about["frames"] == 2
-    assert "partial" in packed.about["notes"][0]
+    assert packed.metadata["frames"] == 2
+    assert "partial" in packed.metadata["notes"][0]
 
 
 def test_frame_table_of_a_written_window(tmp_path):
     with open(tmp_path / "w", "w+b") as file:
         file.write(b"before")
         window = Window(file, 6)
-        writer = Mp4Writer(window, Stream("mjpeg", 96, 64, Fraction(25)), ShardSettings())
+        writer = Mp4Writer(window, VideoFormat("mjpeg", 96, 64, Fraction(25)), ShardSettings())
         pictures = [jpeg(frame) for frame in moving_squares(3)]
         for picture in pictures:
             writer.write_jpeg(picture)

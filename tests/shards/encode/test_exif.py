@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shards import Source
-from shards.encode.jpeg_folder import exif_orientation, read_header
+from shards.encode.jpeg_folder import read_exif_orientation, read_jpeg_header
 from shards.errors import BadVideo
 from tests.shards.media import jpeg, moving_squares, pack_one, psnr
 
@@ -44,8 +44,8 @@ def test_turned_pictures_are_stored_upright(tmp_path, orientation, settings):
     assert psnr(stored[0], np.rot90(frames[0], QUARTERS[orientation])) > 30
     if "codec" not in settings:
         untouched = orientation == 1 and not settings
-        assert packed.about["remuxed"] == untouched
-        assert all(read_header(packed.jpeg(t)).orientation == 1 for t in range(len(stored)))
+        assert packed.metadata["remuxed"] == untouched
+        assert all(read_jpeg_header(packed.jpeg(t)).orientation == 1 for t in range(len(stored)))
 
 
 @pytest.mark.parametrize("orientation", [2, 4, 5, 7])
@@ -58,11 +58,11 @@ def test_mirrored_pictures_are_refused(tmp_path, orientation):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_is_read_in_both_byte_orders(order, orientation):
     data = with_exif(jpeg(moving_squares(1)[0]), orientation, order)
-    assert read_header(data).orientation == orientation
+    assert read_jpeg_header(data).orientation == orientation
 
 
 @pytest.mark.parametrize(
     "block", [b"", b"II", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff"]
 )
 def test_a_senseless_block_turns_nothing(block):
-    assert exif_orientation(block) == 1
+    assert read_exif_orientation(block) == 1

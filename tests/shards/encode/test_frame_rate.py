@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from av.filter import Graph
 
-from shards.encode.frame_rate import Cadence, is_constant, native_rate
+from shards.encode.frame_rate import SlotCounter, is_constant, native_rate
 from shards.errors import BadVideo
 
 
@@ -39,9 +39,9 @@ def fps_filter(milliseconds: list[int], rate: Fraction) -> list[int]:
 
 
 def ours(milliseconds: list[int], rate: Fraction) -> list[int]:
-    cadence = Cadence(rate)
-    cadence.start(milliseconds[0] / 1000)
-    return [cadence.fill(pts / 1000) for pts in milliseconds[1:]]
+    slots = SlotCounter(rate)
+    slots.start(milliseconds[0] / 1000)
+    return [slots.count_slots(pts / 1000) for pts in milliseconds[1:]]
 
 
 @pytest.mark.parametrize("rate", [Fraction(30), Fraction(25), Fraction(12), Fraction(30000, 1001)])
@@ -53,9 +53,9 @@ def test_the_same_slots_as_the_fps_filter(rate, seed):
 
 
 def test_exact_keeps_every_frame_once():
-    cadence = Cadence(Fraction(30), exact=True)
-    cadence.start(0.0)
-    assert [cadence.fill(t) for t in (0.04, 0.041, 0.3)] == [1, 1, 1]
+    slots = SlotCounter(Fraction(30), exact=True)
+    slots.start(0.0)
+    assert [slots.count_slots(t) for t in (0.04, 0.041, 0.3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_single_frame_takes_the_containers_word_if_it_is_sane(guess, rate):
 
 
 def test_a_gap_that_no_video_has_is_refused():
-    cadence = Cadence(Fraction(30))
-    cadence.start(0.0)
+    slots = SlotCounter(Fraction(30))
+    slots.start(0.0)
     with pytest.raises(BadVideo, match="gap"):
-        cadence.fill(1e9)
+        slots.count_slots(1e9)

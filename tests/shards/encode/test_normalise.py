@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from shards import Source
-from shards.encode.jpeg_folder import read_header
-from shards.encode.normalise import Geometry, Look, geometry
+from shards.encode.jpeg_folder import read_jpeg_header
+from shards.encode.normalise import FrameProperties, Geometry, compute_geometry
 from shards.errors import BadVideo
 from tests.shards.media import pack_one, psnr, write_video
 
@@ -82,7 +82,7 @@ def test_pixels_become_square(tmp_path):
     more = {"aspect": Fraction(4, 3), "options": {"crf": "4"}}
     path = write_video(tmp_path / "x.mp4", drawings(), **more)
     packed = pack_one(tmp_path, path)
-    assert (packed.about["width"], packed.about["height"]) == (170, 96)
+    assert (packed.metadata["width"], packed.metadata["height"]) == (170, 96)
     assert psnr(packed.rgb()[2], drawing(2, 170, 96)) > 35
 
 
@@ -104,7 +104,7 @@ def test_colours_survive_matrix_and_range(tmp_path, matrix, full, codec):
 
     path = encode(tmp_path / "x.mkv", drawings(), prepare, colorspace=number, color_range=value)
     packed = pack_one(tmp_path, path, codec=codec, quality=2 if codec == "mjpeg" else 8)
-    expected = drawing(2, packed.about["width"], packed.about["height"])
+    expected = drawing(2, packed.metadata["width"], packed.metadata["height"])
     assert psnr(packed.rgb()[2], expected) > 35
 
 
@@ -127,7 +127,7 @@ def test_every_pixel_format_becomes_8_bit_420(tmp_path, depth):
         frames = [np.repeat(f[..., :1], 3, axis=2) for f in frames]
     path = encode(tmp_path / "x.mkv", frames, lambda f: f.reformat(format=depth))
     packed = pack_one(tmp_path, path, quality=2)
-    assert read_header(packed.jpeg(0)).baseline_420
+    assert read_jpeg_header(packed.jpeg(0)).is_baseline_420
     assert psnr(packed.rgb()[3], frames[3]) > 34
 
 
@@ -145,7 +145,7 @@ def test_odd_sides_become_even(tmp_path, width, height):
 def test_short_side_keeps_the_aspect_ratio(tmp_path):
     path = encode(tmp_path / "x.mkv", drawings(3, 400, 300))
     packed = pack_one(tmp_path, path, short_side=90, quality=2)
-    assert (packed.about["width"], packed.about["height"]) == (120, 90)
+    assert (packed.metadata["width"], packed.metadata["height"]) == (120, 90)
     assert psnr(packed.rgb()[1], drawing(1, 120, 90)) > 34
 
 
@@ -180,8 +180,8 @@ def test_variable_rate_becomes_constant(tmp_path):
     frames = drawings(7)
     path = write_video(tmp_path / "x.mkv", frames, pts=times, options={"crf": "4", "bf": "0"})
     packed = pack_one(tmp_path, path, quality=2)
-    assert packed.about["fps"] == "25"
-    assert not packed.about["original"]["constant_rate"]
+    assert packed.metadata["fps"] == "25"
+    assert not packed.metadata["original"]["constant_rate"]
     shown = [0, 1, 2, 2, 2, 3, 4, 5, 6]
     stored = packed.rgb()
     assert len(stored) == len(shown)
@@ -194,7 +194,7 @@ def test_variable_rate_becomes_constant(tmp_path):
 def test_the_asked_rate_is_kept(tmp_path, asked, count):
     path = write_video(tmp_path / "x.mp4", drawings(25))
     packed = pack_one(tmp_path, path, fps=asked)
-    assert abs(packed.about["frames"] - count) <= 1
+    assert abs(packed.metadata["frames"] - count) <= 1
     with av.open(str(path)) as container:
         assert container.streams.video[0].frames == 25
 
@@ -212,7 +212,7 @@ def test_a_segment_is_cut_out(tmp_path):
 def test_a_clip_that_may_be_trimmed_is_cut_only_if_longer(tmp_path, seconds, count):
     path = write_video(tmp_path / "x.mp4", drawings(60 if count == 5 else 25), rate=25)
     source = Source(path, 0, "k", start=0.4, end=0.4 + seconds, if_longer=True)
-    assert pack_one(tmp_path, source).about["frames"] == count
+    assert pack_one(tmp_path, source).metadata["frames"] == count
 
 
 def test_a_change_of_size_in_the_stream_is_scaled_to_the_first(tmp_path):
@@ -224,33 +224,33 @@ def test_a_change_of_size_in_the_stream_is_scaled_to_the_first(tmp_path):
     path.write_bytes(b"".join(parts))
     packed = pack_one(tmp_path, path)
     assert {f.shape for f in packed.rgb()} == {(96, 128, 3)}
-    assert "the size changes in the stream" in packed.about["notes"]
+    assert "the size changes in the stream" in packed.metadata["notes"]
 
 
-def look_of(width: int, height: int, aspect: Fraction = Fraction(1)) -> Look:
-    return Look(width, height, "yuv420p", aspect, 2, 1, IDENTITY, False)
+def properties(width: int, height: int, aspect: Fraction = Fraction(1)) -> FrameProperties:
+    return FrameProperties(width, height, "yuv420p", aspect, 2, 1, IDENTITY, False)
 
 
 @pytest.mark.parametrize(
-    ("look", "codec", "scaled", "stored"),
+    ("frame", "codec", "scaled", "stored"),
     [
-        (look_of(1920, 1080), "mjpeg", (456, 256), (456, 256)),
-        (look_of(1920, 1080), "h264", (456, 256), (448, 256)),
-        (look_of(340, 256), "vp9", (340, 256), (336, 256)),
-        (look_of(64, 64), "h264", (144, 144), (144, 144)),
-        (look_of(64, 48), "mjpeg", (64, 48), (64, 48)),
-        (look_of(340, 256, Fraction(64, 51)), "mjpeg", (426, 256), (426, 256)),
+        (properties(1920, 1080), "mjpeg", (456, 256), (456, 256)),
+        (properties(1920, 1080), "h264", (456, 256), (448, 256)),
+        (properties(340, 256), "vp9", (340, 256), (336, 256)),
+        (properties(64, 64), "h264", (144, 144), (144, 144)),
+        (properties(64, 48), "mjpeg", (64, 48), (64, 48)),
+        (properties(340, 256, Fraction(64, 51)), "mjpeg", (426, 256), (426, 256)),
     ],
 )
-def test_geometry(look, codec, scaled, stored):
-    assert geometry(look, 256, codec) == Geometry(scaled, stored)
+def test_stored_size_keeps_the_aspect_ratio(frame, codec, scaled, stored):
+    assert compute_geometry(frame, 256, codec) == Geometry(scaled, stored)
 
 
 def test_black_runs_are_flagged_and_kept(tmp_path):
     frames = [*drawings(5), *[np.zeros((96, 128, 3), np.uint8)] * 20, *drawings(5)]
     packed = pack_one(tmp_path, write_video(tmp_path / "x.mp4", frames))
-    assert packed.about["notes"] == ["black from frame 5 to 25"]
-    assert packed.about["frames"] == 30
+    assert packed.metadata["notes"] == ["black from frame 5 to 25"]
+    assert packed.metadata["frames"] == 30
 
 
 def test_tiny_pictures_are_refused(tmp_path):

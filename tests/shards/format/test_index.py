@@ -19,11 +19,11 @@ def test_damaged_idx_file_is_named(small_shards: Path, tmp_path: Path) -> None:
     whole = path.read_bytes()
     for size in (0, 1, 5, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ShardError, match=f"{path} is damaged: .* reindex"):
+        with pytest.raises(ShardError, match=f"{path} is damaged; run .* reindex"):
             check_idx_files(split)
     path.write_bytes(whole + whole[-20:])
     with pytest.raises(ShardError, match=f"{path} is damaged"):
         check_idx_files(split)
     path.unlink()
-    with pytest.raises(ShardError, match=f"{path} is missing: .* reindex"):
+    with pytest.raises(ShardError, match=f"{path} is missing; run .* reindex"):
         check_idx_files(split)

@@ -63,9 +63,9 @@ def test_the_webdataset_package_reads_every_sample(split):
     assert [s["__key__"] for s in samples] == [split.key(i) for i in range(len(split))]
     for i, sample in enumerate(samples):
         assert int(sample["cls"]) == split.samples["label"][i]
-        about = json.loads(sample["json"])
+        metadata = json.loads(sample["json"])
         table = np.load(io.BytesIO(sample["frames.npy"]), allow_pickle=False)
-        assert about["frames"] == len(table) == len(frames_of(sample["mp4"]))
+        assert metadata["frames"] == len(table) == len(frames_of(sample["mp4"]))
     gc.collect()
 
 
@@ -74,9 +74,9 @@ def test_webdataset_decodes_labels_and_tables_by_extension(split):
     wds = pytest.importorskip("webdataset")
     urls = [str(path) for path in split.tars]
     data = wds.WebDataset(urls, shardshuffle=False).decode().to_tuple("cls", "frames.npy", "json")
-    label, table, about = next(iter(data))
+    label, table, metadata = next(iter(data))
     assert isinstance(label, int)
-    assert len(table) == about["frames"]
+    assert len(table) == metadata["frames"]
     gc.collect()
 
 

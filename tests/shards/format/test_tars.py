@@ -7,14 +7,14 @@ import tarfile
 
 import pytest
 
-from shards.format.tars import TarWriter, Window, members, read_member
+from shards.format.tars import TarWriter, Window, iter_members, read_member
 
 
 @pytest.fixture
 def tar(tmp_path):
     path = tmp_path / "x.tar"
     writer = TarWriter(path)
-    with writer.streamed("a.bin") as window:
+    with writer.stream_member("a.bin") as window:
         window.write(b"0123456789")
         window.seek(2)
         window.write(b"xy")
@@ -33,7 +33,7 @@ def test_tarfile_reads_what_was_written(tar):
 
 def test_members_agree_with_tarfile(tar):
     with tarfile.open(tar) as archive, open(tar, "rb") as file:
-        found = list(members(file))
+        found = list(iter_members(file))
         assert [(m.name, m.size, m.offset) for m in found] == [
             (m.name, m.size, m.offset_data) for m in archive.getmembers()
         ]
@@ -41,7 +41,7 @@ def test_members_agree_with_tarfile(tar):
 
 
 def write_and_fail(writer):
-    with writer.streamed("b") as window:
+    with writer.stream_member("b") as window:
         window.write(bytes(5000))
         raise ZeroDivisionError
 
@@ -76,7 +76,7 @@ def test_writing_goes_on_at_an_offset(tmp_path):
 def test_a_cut_tar_is_noticed(tar, cut):
     data = tar.read_bytes()[:cut]
     with pytest.raises(tarfile.TarError):
-        list(members(io.BytesIO(data)))
+        list(iter_members(io.BytesIO(data)))
 
 
 def test_a_window_behaves_like_a_file(tmp_path):
