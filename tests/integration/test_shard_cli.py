@@ -1,4 +1,4 @@
-"""tools/shard.py as a user runs it: data sets, exit codes, one-line errors, upkeep."""
+"""tools/shard.py as a user runs it: data sets, exit codes, one-line errors, commands."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_plain_lists(videos, tmp_path, dataset, listing):
     split = open_split(tmp_path, "train")
     assert len(split) == 4
     assert split.classes == ("class 0", "class 1")
-    assert run("verify", tmp_path).stdout.strip().endswith("sound")
+    assert run("verify", tmp_path).stdout.strip().endswith("valid")
 
 
 def test_bad_videos_are_listed_and_the_exit_code_says_so(videos, tmp_path):
@@ -84,7 +84,7 @@ def test_tasks_merge_and_reindex(videos, tmp_path):
     for path in (tmp_path / "train").glob("*.npy"):
         path.unlink()
     run("reindex", tmp_path / "train")
-    assert run("verify", tmp_path).stdout.strip().endswith("sound")
+    assert run("verify", tmp_path).stdout.strip().endswith("valid")
 
 
 def test_verify_names_a_flipped_byte(videos, tmp_path):
@@ -102,10 +102,10 @@ def test_verify_names_a_flipped_byte(videos, tmp_path):
     ("change", "code", "message"),
     [
         (["--codec", "av1"], 2, "invalid choice"),
-        (["--short-side", "3"], 2, "short_side = 3"),
-        (["--fps", "fast"], 2, "fps = 'fast'"),
-        (["--task", "3/3"], 2, "I/N"),
-        (["--split", "a/b"], 2, "split 'a/b'"),
+        (["--short-side", "3"], 2, "short_side must be between 16 and 4096, got 3"),
+        (["--fps", "fast"], 2, "fps must be"),
+        (["--task", "3/3"], 2, "task must be I/N"),
+        (["--split", "a/b"], 2, "split must be"),
         (["--videos", "/nowhere"], 1, "does not exist"),
         (["--list", "/nowhere.txt"], 1, "cannot read the list /nowhere.txt"),
         (["--classes", "/nowhere.txt"], 1, "cannot read the list /nowhere.txt"),
@@ -119,7 +119,7 @@ def test_a_mistake_gets_one_clear_line(videos, tmp_path, change, code, message):
 
 @pytest.mark.parametrize(
     ("listing", "message"),
-    [("", "names no video"), ("x.mp4 9\n", "label 9"), ("x.mp4 dancing\n", "line 1.*dancing")],
+    [("", "list is empty"), ("x.mp4 9\n", "label 9"), ("x.mp4 dancing\n", "line 1.*dancing")],
 )
 def test_a_bad_list_gets_one_clear_line(videos, tmp_path, listing, message):
     path = tmp_path / "list.txt"
@@ -137,11 +137,28 @@ def test_when_no_video_is_good_it_has_failed(videos, tmp_path):
 
 
 def test_verify_without_a_set(tmp_path):
-    assert "holds no split" in run("verify", tmp_path, code=1).stderr
+    assert "contains no split" in run("verify", tmp_path, code=1).stderr
 
 
-def test_help_says_the_exit_codes():
-    assert "exit codes" in run("--help").stdout
+def test_help_shows_exit_codes_commands_and_the_options_of_build():
+    text = run("--help").stdout
+    assert "exit codes" in text
+    for name in ("build", "verify", "merge", "reindex", "--dataset", "--short-side", "--task"):
+        assert name in text
+
+
+@pytest.mark.parametrize("command", ["build", "verify", "merge", "reindex"])
+def test_every_command_has_its_own_help(command):
+    assert f"usage: shard.py {command}" in run(command, "--help").stdout
+
+
+def test_build_may_be_named(videos, tmp_path):
+    assert "4 samples" in run("build", *options(videos, tmp_path)).stdout
+
+
+@pytest.mark.parametrize("words", [[], ["no_such_command"], ["verify"], ["--out", "x"]])
+def test_an_incomplete_command_line_is_wrong_usage(words):
+    assert "usage: shard.py" in run(*words, code=2).stderr
 
 
 def kinetics(folder: Path) -> tuple[Path, Path]:
@@ -215,10 +232,8 @@ def test_activitynet_end_to_end(tmp_path):
     cut = open_split(tmp_path / "cut", "train")
     found = {cut.key(i): (cut.samples["num_frames"][i], cut.labels(i)) for i in range(2)}
     assert found == {"one_000": (20, (1,)), "one_001": (40, (0,))}
-    assert (
-        "--segments"
-        in run(*arguments, "--out", tmp_path / "x", "--segments", "half", code=2).stderr
-    )
+    wrong = run(*arguments, "--out", tmp_path / "x", "--segments", "half", code=2)
+    assert "segments must be whole, labelled" in wrong.stderr
 
 
 def test_real_untrimmed_video(tmp_path):
