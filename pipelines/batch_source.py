@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,7 +34,8 @@ class LoadedBatch:
 
     rows: the rows of the plan that hold a video; encoded: their bytes, in the type that the
     source's decoder takes, None where there is nothing to decode; replaced: by row, in the order in
-    which the videos failed; seconds: by stage; outputs: those of the decoder; state: see `Batch`.
+    which the videos failed; seconds: by stage; outputs: those of the decoder; state: see `Batch`;
+    stop: of its epoch, see `BatchSource.open`.
     """
 
     plan: BatchPlan
@@ -43,6 +45,7 @@ class LoadedBatch:
     seconds: dict[str, float] = field(default_factory=dict)
     outputs: Any = None
     state: bytes | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class BatchSource(ABC, Generic[Request]):
@@ -53,10 +56,17 @@ class BatchSource(ABC, Generic[Request]):
     """
 
     @abstractmethod
-    def open(self, epoch: int, first: int = 0, state: bytes | None = None) -> Iterator[Request]:
+    def open(
+        self,
+        epoch: int,
+        first: int = 0,
+        state: bytes | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Request]:
         """Requests of an epoch from batch number `first` on.
 
-        state: the `Batch.state` of the batch before, for readers that have one.
+        state: the `Batch.state` of the batch before, for readers that have one. stop: set to give
+        up the epoch; the reads for its requests and batches end soon afterwards, by an exception.
         """
 
     @abstractmethod

@@ -51,7 +51,7 @@ class ReplaceBroken(BrokenVideoPolicy):
         for attempt in range(failed.attempts, ATTEMPTS):
             other = replacement(failed.video, attempt, count)
             view = self.planner.plan(plan.epoch, np.array([other]), plan.repeats[[row]])
-            payload = self.reader.fetch([other], [view.frames[0]])[0]
+            payload = self.reader.fetch([other], [view.frames[0]], batch.stop)[0]
             if isinstance(payload, SampleError):
                 self.quarantine.add(other, str(payload), plan.epoch)
                 continue

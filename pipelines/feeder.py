@@ -28,6 +28,14 @@ REPAIRS = 20  # times that a batch is repaired before it is given up
 
 
 @dataclass(frozen=True)
+class EpochRequests:
+    """The requests of an epoch from `source.open`, and the flag that stops the reads for them."""
+
+    requests: Iterator[Any]
+    stop: threading.Event
+
+
+@dataclass(frozen=True)
 class EndOfEpoch:
     """The last item of a queue."""
 
@@ -45,23 +53,22 @@ Item = LoadedBatch | EndOfEpoch | Failure
 class Feeder:
     """Iterates over the decoded batches of one epoch, made in the background.
 
-    requests: of the epoch, from `source.open`; prefetch: batches that each queue holds.
+    prefetch: batches that each queue holds.
     """
 
     def __init__(
         self,
         source: BatchSource[Any],
-        requests: Iterator[Any],
+        epoch: EpochRequests,
         decoder: Decoder,
         activity: Activity,
         *,
         prefetch: int = 2,
     ) -> None:
-        self._source, self._requests = source, requests
+        self._source, self._requests, self._stop = source, epoch.requests, epoch.stop
         self._decoder, self._activity = decoder, activity
         self._read: queue.Queue[Item] = queue.Queue(prefetch)
         self._done: queue.Queue[Item] = queue.Queue(prefetch)
-        self._stop = threading.Event()
         self._pending: deque[LoadedBatch] = deque()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)

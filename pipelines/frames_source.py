@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,21 +36,27 @@ class FramesSource(BatchSource[PlannedBatch]):
         self.spec, self.frames, self.ahead = spec, frames, ahead
 
     def open(
-        self, epoch: int, first: int = 0, state: bytes | None = None
+        self,
+        epoch: int,
+        first: int = 0,
+        state: bytes | None = None,
+        stop: threading.Event | None = None,
     ) -> Iterator[PlannedBatch]:
         """See BatchSource; any batch can be read at once, so `state` is not needed."""
+        stop = stop or threading.Event()
         plans = self.plans.batches(epoch, first)
         if self.ahead:
-            return read_ahead(plans, self.ahead, self.reader.fetch, self.reader.storage)
-        return (PlannedBatch(plan) for plan in plans)
+            return read_ahead(plans, self.ahead, self.reader.fetch, self.reader.storage, stop)
+        return (PlannedBatch(plan, stop) for plan in plans)
 
     def load(self, request: PlannedBatch) -> LoadedBatch:
         """See BatchSource."""
         plan, payload = request.plan, request.payload
         rows = [row for row, sample in enumerate(plan.ids.tolist()) if sample >= 0]
         if payload is None:
-            payload = self.reader.fetch(plan.ids[rows].tolist(), list(plan.frames[rows]))
-        batch = LoadedBatch(plan, rows)
+            ids, frames = plan.ids[rows].tolist(), list(plan.frames[rows])
+            payload = self.reader.fetch(ids, frames, request.stop)
+        batch = LoadedBatch(plan, rows, stop=request.stop)
         by_row = dict(zip(rows, payload, strict=True))
         for row in rows.copy():
             if isinstance(by_row[row], SampleError):

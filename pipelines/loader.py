@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections import deque
@@ -14,6 +15,7 @@ import torch
 from pipelines.batch import Batch
 from pipelines.batch_source import BatchSource, LoadedBatch
 from pipelines.config import LoaderConfig
+from pipelines.feeder import EpochRequests
 from pipelines.read.filesystems import is_network
 from pipelines.read.frames import FrameReader
 from pipelines.read.gops import ContainerReader, PyavReader
@@ -60,14 +62,15 @@ class Loader:
         """Stop all threads and free the graph; the loader cannot be used afterwards."""
         self._finalizer()
 
-    def _open(self, epoch: int, first: int = 0, state: bytes | None = None) -> Iterator[Any]:
+    def _open(self, epoch: int, first: int = 0, state: bytes | None = None) -> EpochRequests:
         """Requests of an epoch, see `BatchSource.open`."""
         self._resources.check_usable()
-        return self.source.open(epoch, first, state)
+        stop = threading.Event()
+        return EpochRequests(self.source.open(epoch, first, state, stop), stop)
 
-    def _batches(self, requests: Iterator[Any], shape: tuple[int, ...]) -> Iterator[Batch]:
+    def _batches(self, epoch: EpochRequests, shape: tuple[int, ...]) -> Iterator[Batch]:
         """The batches of an epoch; shape: of the clips of one video."""
-        feeder = self._resources.start_epoch(requests)
+        feeder = self._resources.start_epoch(epoch)
         try:
             while True:
                 self._resources.check_process()

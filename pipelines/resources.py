@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from pipelines.batch_source import BatchSource
 from pipelines.decode.decoder import Decoder
 from pipelines.errors import LoaderError
-from pipelines.feeder import Feeder
+from pipelines.feeder import EpochRequests, Feeder
 from pipelines.watchdog import Activity
 
 
@@ -30,13 +29,13 @@ class LoaderResources:
         self._owner = os.getpid()
         self._closed = False
 
-    def start_epoch(self, requests: Iterator[Any]) -> Feeder:
+    def start_epoch(self, epoch: EpochRequests) -> Feeder:
         """End the epoch under way, if any, and start the threads of the next one."""
         self.check_usable()
         self.end_epoch()
         if self.decoder is None:
             self.decoder = self.source.make_decoder(pinned=self.pinned, prefetch=self.prefetch)
-        feeder = Feeder(self.source, requests, self.decoder, self.activity, prefetch=self.prefetch)
+        feeder = Feeder(self.source, epoch, self.decoder, self.activity, prefetch=self.prefetch)
         self._feeder = feeder  # before it starts, so that `close` finds it in any case
         feeder.start()
         return feeder

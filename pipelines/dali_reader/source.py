@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,10 +34,11 @@ def fragment_frames(split: Split) -> int:
 
 @dataclass
 class ReaderEpoch:
-    """An epoch under way: the reader graph, and the ids that it has read so far."""
+    """An epoch under way: the reader graph, the ids that it has read so far, and what stops it."""
 
     number: int
     pipeline: Any
+    stop: threading.Event
     read: set[int] = field(default_factory=set)
 
 
@@ -64,10 +66,17 @@ class DaliSource(BatchSource[ReaderEpoch]):
         self._positions = (split.samples["tar"].astype(np.int64) << 44) + split.samples["offset"]
         self._headers = JpegHeaderChecker()
 
-    def open(self, epoch: int, first: int = 0, state: bytes | None = None) -> Iterator[ReaderEpoch]:
+    def open(
+        self,
+        epoch: int,
+        first: int = 0,
+        state: bytes | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[ReaderEpoch]:
         """See BatchSource. Without a `state`, the batches before `first` are read and dropped.
 
-        The order of the tars and the seed of DALI's draws are a function of (seed, epoch).
+        The order of the tars and the seed of DALI's draws are a function of (seed, epoch). `stop`
+        ends the reads of replacements; a read of DALI's own cannot be stopped.
 
         Raises:
             LoaderError: when DALI cannot open the tars.
@@ -80,7 +89,7 @@ class DaliSource(BatchSource[ReaderEpoch]):
         pipeline = self._build(tars, int(keys[-1] >> np.uint64(33)), state)
         for _ in range(0 if state else first):
             run_reader(pipeline, self.spec)
-        return repeat(ReaderEpoch(epoch, pipeline), self.batches - first)
+        return repeat(ReaderEpoch(epoch, pipeline, stop or threading.Event()), self.batches - first)
 
     def load(self, request: ReaderEpoch) -> LoadedBatch:
         """See BatchSource."""
@@ -95,7 +104,7 @@ class DaliSource(BatchSource[ReaderEpoch]):
         if self.spec.augment is None:
             ids = _without_padding(ids, request.read)
         rows = np.flatnonzero(ids >= 0).tolist()
-        batch = LoadedBatch(self._plan(ids, request.number), rows)
+        batch = LoadedBatch(self._plan(ids, request.number), rows, stop=request.stop)
         batch.encoded = StreamBatch(outputs, rows.copy()) if rows else None
         batch.state = request.pipeline.checkpoint()
         if faults := self._faults(ids, rows, outputs):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.read.jpeg_header import JpegHeaderChecker
-from pipelines.read.thread_pool import ThreadPool
+from pipelines.read.thread_pool import StoppedError, ThreadPool
 from pipelines.watchdog import Activity
 from shards import Split
 
@@ -107,19 +106,30 @@ class FrameReader:
         self._files = OpenFiles(random=gap < (1 << 20))
         self.pool = ThreadPool(threads, "loader-read")
 
-    def fetch(self, ids: Sequence[int], frames: Sequence[np.ndarray]) -> list[Any]:
+    def fetch(
+        self,
+        ids: Sequence[int],
+        frames: Sequence[np.ndarray],
+        stop: threading.Event | None = None,
+    ) -> list[Any]:
         """Encoded frames of each video, in the order of `frames`, or a SampleError in its place.
 
-        A video that is asked for more than once (repeated views) is read once.
+        A video that is asked for more than once (repeated views) is read once. stop: ends the
+        reading once it is set; it is checked between two reads, and a read that hangs is left to
+        its thread.
+
+        Raises:
+            StoppedError: when `stop` is set before all is read.
         """
+        stop = stop or threading.Event()
         if len(set(ids)) == len(ids):
-            return self.pool.map(self._video, ids, frames)
+            return self.pool.map(self._video, ids, frames, [stop] * len(ids), stop=stop)
         rows: dict[int, list[int]] = {}
         for row, sample in enumerate(ids):
             rows.setdefault(sample, []).append(row)
         wanted = [np.concatenate([frames[row] for row in group]) for group in rows.values()]
         results: list[Any] = [None] * len(ids)
-        read = self.pool.map(self._video, list(rows), wanted)
+        read = self.pool.map(self._video, list(rows), wanted, [stop] * len(rows), stop=stop)
         for (sample, group), result in zip(rows.items(), read, strict=True):
             views = [frames[row] for row in group]
             broken = isinstance(result, SampleError)
@@ -147,11 +157,13 @@ class FrameReader:
         """Tar and key of a sample, for messages."""
         return f"{self.split.tar_path(sample)} {self.split.key(sample)}"
 
-    def _video(self, sample: int, frames: np.ndarray) -> list[np.ndarray] | SampleError:
+    def _video(
+        self, sample: int, frames: np.ndarray, stop: threading.Event
+    ) -> list[np.ndarray] | SampleError:
         for attempt in range(RETRIES + 1):
             try:
                 with self.activity.doing(f"reading {self.location(sample)}"):
-                    return self._read(sample, frames)
+                    return self._read(sample, frames, stop)
             except FileNotFoundError as error:
                 return SampleError(f"{self.location(sample)}: {error.strerror}: {error.filename}")
             except SampleError as error:
@@ -159,14 +171,14 @@ class FrameReader:
             except OSError as error:
                 failure = SampleError(f"{self.location(sample)}: {error}")
                 if attempt < RETRIES:
-                    time.sleep(RETRY_DELAY)
+                    stop.wait(RETRY_DELAY)
         return failure
 
-    def _read(self, sample: int, frames: np.ndarray) -> list[np.ndarray]:
+    def _read(self, sample: int, frames: np.ndarray, stop: threading.Event) -> list[np.ndarray]:
         wanted = np.unique(frames)
         table = self._table(sample, wanted)
         offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
-        pieces = self._ranges(sample, offsets, sizes)
+        pieces = self._ranges(sample, offsets, sizes, stop)
         self._check(sample, wanted, table["crc32"], pieces)
         by_number = dict(zip(wanted.tolist(), pieces, strict=True))
         return [by_number[frame] for frame in frames.tolist()]
@@ -201,10 +213,14 @@ class FrameReader:
         row = self.split.samples[sample]
         return self._headers.find_fault(piece, int(row["height"]), int(row["width"]))
 
-    def _ranges(self, sample: int, offsets: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    def _ranges(
+        self, sample: int, offsets: np.ndarray, sizes: np.ndarray, stop: threading.Event
+    ) -> list[np.ndarray]:
         """Byte ranges of one video's file; neighbours are fetched by one read."""
         base, pieces = int(self.split.samples["offset"][sample]), []
         for first, last in merged(offsets, sizes, self.gap):
+            if stop.is_set():
+                raise StoppedError
             start, end = int(offsets[first]), int(offsets[last] + sizes[last])
             block = self.pread(self.split.tar_path(sample), base + start, end - start)
             if len(block) != end - start:

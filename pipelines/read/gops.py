@@ -8,6 +8,7 @@ frames are read; the result is a valid, shorter mp4.
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,9 @@ class ContainerReader(FrameReader):
     def _fault(self, sample: int, piece: np.ndarray) -> str | None:
         return None  # these decoders raise an error instead of crashing
 
-    def _read(self, sample: int, frames: np.ndarray) -> Container:  # type: ignore[override]
+    def _read(  # type: ignore[override]
+        self, sample: int, frames: np.ndarray, stop: threading.Event
+    ) -> Container:
         wanted, gather = unrepeated(frames)
         self._table(sample, wanted)
         extract = extract_groups(self.split, sample, wanted)
@@ -52,7 +55,8 @@ class ContainerReader(FrameReader):
             raise SampleError(
                 f"{self.location(sample)}: the fragment table points outside the file"
             )
-        data = np.concatenate(self._ranges(sample, extract.starts, extract.stops - extract.starts))
+        sizes = extract.stops - extract.starts
+        data = np.concatenate(self._ranges(sample, extract.starts, sizes, stop))
         table = self._table(sample, extract.frames)
         inside = extract.cut(data, table)
         self._check(sample, extract.frames, table["crc32"], inside)
@@ -130,12 +134,18 @@ def unrepeated(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class PyavReader(ContainerReader):
     """Reads frames and decodes them with PyAV, each video on one thread of the pool."""
 
-    def fetch(self, ids: Sequence[int], frames: Sequence[np.ndarray]) -> list[Any]:
+    def fetch(
+        self,
+        ids: Sequence[int],
+        frames: Sequence[np.ndarray],
+        stop: threading.Event | None = None,
+    ) -> list[Any]:
         """Decoded frames (F, H, W, 3) of each video, or a SampleError in its place."""
-        payload = super().fetch(ids, frames)
+        payload = super().fetch(ids, frames, stop)
         rows = [row for row, item in enumerate(payload) if not isinstance(item, SampleError)]
         locations = [self.location(ids[row]) for row in rows]
-        decoded = self.pool.map(decode_with_pyav, [payload[row] for row in rows], locations)
+        containers = [payload[row] for row in rows]
+        decoded = self.pool.map(decode_with_pyav, containers, locations, stop=stop)
         for row, item in zip(rows, decoded, strict=True):
             payload[row] = item
         return payload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from pipelines import LoaderError
 from pipelines.batch_source import BatchSource, LoadedBatch
 from pipelines.decode.decoder import DecodeError
-from pipelines.feeder import Feeder
+from pipelines.feeder import EpochRequests, Feeder
 from pipelines.plan.planner import BatchPlan
 from pipelines.watchdog import Activity
 
@@ -25,7 +26,13 @@ class Numbers(BatchSource[int]):
         self.broken, self.unreadable = broken, unreadable
         self.faults: list[dict[int, str]] = []
 
-    def open(self, epoch: int, first: int = 0, state: bytes | None = None) -> Iterator[int]:
+    def open(
+        self,
+        epoch: int,
+        first: int = 0,
+        state: bytes | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[int]:
         return iter(range(first, 8))
 
     def load(self, request: int) -> LoadedBatch:
@@ -71,7 +78,8 @@ class Echo:
 
 
 def feeder_of(source: Numbers) -> Feeder:
-    feeder = Feeder(source, source.open(0), source.make_decoder(), Activity(), prefetch=2)
+    epoch = EpochRequests(source.open(0), threading.Event())
+    feeder = Feeder(source, epoch, source.make_decoder(), Activity(), prefetch=2)
     feeder.start()
     return feeder
 

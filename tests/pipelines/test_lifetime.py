@@ -328,7 +328,47 @@ def test_a_closed_reader_reads_nothing(split):
         reader.fetch([0], [np.array([0])])
 
 
-def test_closing_a_blocked_loader_in_mid_read_waits_for_the_read(split, monkeypatch):
+def native_threads() -> int:
+    """Threads of this process, those of DALI's graphs among them."""
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.parametrize("kind", ["random", "blocked"])
+@pytest.mark.parametrize("seconds", [0.5, 60.0])
+def test_close_returns_within_a_second_on_a_slow_disk(split, monkeypatch, kind, seconds):
+    train(split).close()
+    before = native_threads()
+    real, release, reads = FrameReader.pread, threading.Event(), []
+
+    def slow(self, path, offset, size):
+        reads.append(path)
+        if len(reads) > 4:
+            release.wait(seconds)
+        return real(self, path, offset, size)
+
+    monkeypatch.setattr(FrameReader, "pread", slow)
+    order = OrderConfig(kind)  # type: ignore[arg-type]
+    config = LoaderConfig(threads=1, read_threads=3, order=order, gap_kb=8192)
+    loader = train(split, config=config)
+    next(loader.epoch(0))
+    while len(reads) <= 4:
+        time.sleep(0.01)
+    began = time.monotonic()
+    loader.close()
+    elapsed = time.monotonic() - began
+    left = {thread.name for thread in threading.enumerate() if thread.name.startswith("loader-")}
+    release.set()
+    assert elapsed < 1
+    assert left <= {f"loader-read-{number}" for number in range(3)}  # in the reads under way
+    assert len(reads) <= 4 + 3
+    deadline = time.monotonic() + 10
+    while native_threads() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert native_threads() <= before
+    assert not open_tars(split)
+
+
+def test_closing_a_blocked_loader_in_mid_read_ends_its_threads(split, monkeypatch):
     real, reading = FrameReader.pread, threading.Event()
 
     def slow(self, path, offset, size):
@@ -355,4 +395,7 @@ def test_closing_a_blocked_loader_in_mid_read_waits_for_the_read(split, monkeypa
     consumer.join(10)
     assert "ended" in str(errors[0])
     assert not [thread for thread in threading.enumerate() if thread.name == "loader-ahead"]
+    deadline = time.monotonic() + 5  # the read under way is left to its thread
+    while open_tars(split) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not open_tars(split)

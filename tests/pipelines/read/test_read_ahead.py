@@ -11,6 +11,7 @@ import pytest
 
 from pipelines import LoaderConfig, OrderConfig
 from pipelines.read.frames import FrameReader
+from pipelines.read.read_ahead import grouped
 from pipelines.train_loader import batches_ahead
 from shards import Split, open_split
 from tests.pipelines.loaders import batches, same, train
@@ -35,7 +36,30 @@ def test_blocked_reading_gives_the_batches_of_the_plan(split, ahead_mb):
     assert same(whole[2:], batches(train(split, config=config), start=8))
 
 
-def test_blocked_reading_goes_through_each_tar_once(split, monkeypatch):
+def test_groups_grow_from_one_batch():
+    assert [len(group) for group in grouped(iter([None] * 20), 6)] == [1, 2, 4, 6, 6, 1]
+
+
+def test_the_first_batch_waits_for_the_reads_of_no_other_batch(split, monkeypatch):
+    real, permits = FrameReader.pread, threading.Semaphore(4)  # a batch has four videos
+
+    def throttled(self, path, offset, size):
+        assert permits.acquire(timeout=60)
+        return real(self, path, offset, size)
+
+    monkeypatch.setattr(FrameReader, "pread", throttled)
+    config = LoaderConfig(threads=1, order=OrderConfig("blocked"), watchdog=2, hang=3)
+    loader = train(split, config=config)
+    assert batches_ahead(loader.plans, config) >= len(loader) == 6
+    epoch = loader.epoch(0)
+    first = next(epoch)
+    assert first.ids.tolist() == loader.order(0)[:4].tolist()
+    permits.release(20)
+    assert len(list(epoch)) == 5
+    loader.close()
+
+
+def test_each_group_is_read_in_storage_order(split, monkeypatch):
     reads = []
     real = FrameReader.pread
 
@@ -49,7 +73,8 @@ def test_blocked_reading_goes_through_each_tar_once(split, monkeypatch):
     assert batches_ahead(loader.plans, config) >= len(loader)
     batches(loader)
     assert len(reads) == 24  # one for each video
-    assert reads == sorted(reads)
+    for group in (reads[:4], reads[4:12], reads[12:]):
+        assert group == sorted(group)
 
 
 def test_broken_videos_in_blocked_order(copy):
