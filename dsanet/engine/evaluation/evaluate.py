@@ -18,9 +18,9 @@ from dsanet.engine.command_line import build_parser, parse_dataclass
 from dsanet.engine.config import check_not_empty, plain
 from dsanet.engine.environment import versions
 from dsanet.engine.errors import EngineError, UsageError
-from dsanet.engine.evaluation.accuracy import scores_of
+from dsanet.engine.evaluation.accuracy import Average, scores_of
 from dsanet.engine.evaluation.score_log import Journal
-from dsanet.engine.evaluation.scoring import Average, Scorer, ScoreTable, merged, score_batches
+from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, merged, score_batches
 from dsanet.engine.evaluation.trained_network import Trained, load_trained
 from dsanet.engine.launch.distributed import World, count_processes
 from dsanet.engine.launch.signals import Signals
@@ -216,7 +216,7 @@ def summarise(
     """metrics.json: scores beside the protocol they were taken with."""
     missing = sorted(set(range(len(split))) - set(table.ids.tolist()))
     return {
-        **scores_of(table.scores, table.relevant(split)),
+        **scores_of(table.scores, table.relevant(split), config.average),
         "views": config.clips * config.crops,
         "missing": [split.key(index) for index in missing],
         "protocol": _protocol(config, trained, split),

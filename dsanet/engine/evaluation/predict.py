@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dsanet.engine.errors import EngineError
+from dsanet.engine.evaluation.accuracy import softmax
 from dsanet.engine.evaluation.evaluate import EvalConfig, evaluate
-from dsanet.engine.evaluation.scoring import softmax
 from dsanet.engine.evaluation.trained_network import Trained
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console

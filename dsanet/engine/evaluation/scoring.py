@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,13 +11,11 @@ from torch import Tensor, nn
 
 from dsanet.engine import execution
 from dsanet.engine.errors import UsageError
-from dsanet.engine.evaluation.accuracy import one_hot
+from dsanet.engine.evaluation.accuracy import Average, one_hot
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
 from pipelines import EvalLoader
 from shards import Split
-
-Average = Literal["logits", "softmax"]
 
 
 def group_views(clips: Tensor, segments: int | None) -> Tensor:
@@ -128,9 +125,3 @@ def merged(world: World, rows: list[ScoreTable], kept: ScoreTable | None = None)
 
 def _gathered(world: World, parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(world.gather(np.concatenate(parts)))
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Probabilities of averaged logits (N, classes)."""
-    shares: np.ndarray = torch.from_numpy(scores).softmax(-1).numpy()
-    return shares

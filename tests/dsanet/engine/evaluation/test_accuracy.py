@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from dsanet.engine.evaluation.accuracy import (
     mean_average_precision,
     one_hot,
     scores_of,
+    softmax,
     top_k,
 )
 
@@ -23,8 +25,13 @@ def slow_top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
 
 
 def activitynet_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Interpolated AP written out as in the benchmark's definition: area under the envelope."""
-    ranked = [relevant[i] for i in sorted(range(len(scores)), key=lambda i: -scores[i])]
+    """Interpolated AP written out as in the benchmark's definition: area under the envelope.
+
+    A video comes before another by its score, and a negative before a positive with the same one.
+    """
+    ranked = [
+        relevant[i] for i in sorted(range(len(scores)), key=lambda i: (-scores[i], relevant[i]))
+    ]
     points = [(0.0, 0.0)]
     for n in range(1, len(ranked) + 1):
         hits = sum(ranked[:n])
@@ -76,3 +83,54 @@ def test_several_labels_a_video_and_absent_classes() -> None:
 def test_unlabelled_videos_are_not_scored() -> None:
     scores = np.array([[1.0, 0.0], [0.0, 1.0]])
     assert scores_of(scores, one_hot(np.array([0, -1]), 2))["videos"] == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_negatives_come_first_among_equal_scores(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, relevant = rng.integers(0, 4, 40).astype(np.float32), rng.random(40) < 0.3
+    expected = activitynet_precision(scores, relevant)
+    for order in (np.arange(40), rng.permutation(40), np.argsort(relevant), np.argsort(~relevant)):
+        assert average_precision(scores[order], relevant[order]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("score", [0.0, np.nan])
+def test_constant_scores_have_the_precision_of_chance(score: float) -> None:
+    """3 of 10 videos show the class: 0.3, whether they are stored first or last."""
+    relevant = np.arange(10) < 3
+    for stored in (relevant, relevant[::-1]):
+        assert average_precision(np.full(10, score), stored) == pytest.approx(0.3)
+
+
+def test_an_offset_per_video_changes_no_score() -> None:
+    """A network that is right on every video, as in the demo: mAP 1 with any offsets."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 200)
+    relevant = one_hot(labels, 7)
+    logits = rng.normal(size=(200, 7)) + 6 * relevant
+    offsets = rng.normal(0, 3, (200, 1))
+    assert scores_of(logits + offsets, relevant) == pytest.approx(scores_of(logits, relevant))
+    assert scores_of(logits, relevant)["map"] > 0.99
+
+
+def test_map_ranks_by_probability(table: tuple[np.ndarray, np.ndarray]) -> None:
+    logits, labels = table
+    shares = []
+    for row in logits:
+        powers = [math.exp(x) for x in row]
+        shares.append([p / sum(powers) for p in powers])
+    probabilities = np.array(shares)
+    np.testing.assert_allclose(softmax(logits), probabilities, rtol=1e-12)
+    areas = [activitynet_precision(probabilities[:, c], labels == c) for c in range(7)]
+    expected = pytest.approx(sum(areas) / 7)
+    relevant = one_hot(labels, 7)
+    assert scores_of(logits, relevant)["map"] == expected
+    assert scores_of(probabilities, relevant, "softmax")["map"] == expected
+
+
+def test_averaged_probabilities_are_ranked_as_they_are() -> None:
+    """A second softmax would put the second video before the first one in class 0."""
+    shares = np.array([[0.21, 0.01, 0.78], [0.17, 0.56, 0.27]])
+    relevant = one_hot(np.array([0, 1]), 3)
+    assert scores_of(shares, relevant, "softmax")["map"] == 1.0
+    assert scores_of(shares, relevant, "logits")["map"] == 0.75

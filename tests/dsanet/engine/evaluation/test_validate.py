@@ -1,0 +1,64 @@
+"""Validation within training: what chooses the best checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dsanet.engine.config import TrainConfig, ValidationConfig
+from dsanet.engine.evaluation.validate import Validator
+from dsanet.engine.launch.distributed import World
+from dsanet.engine.optim import ScheduleConfig
+from dsanet.engine.report.console import Console
+from pipelines import AugmentConfig, LoaderConfig, SamplingConfig
+from shards import open_split
+
+
+class Stub(nn.Module):
+    """Logits that depend on the clip, with an offset for each video."""
+
+    segments = None
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """uint8 (B, U, T, H, W, 3) -> logits (B, 4)."""
+        pixels = clips.flatten(1).float()
+        logits = pixels.unflatten(1, (4, -1)).std(2)
+        return logits + self.offset * torch.sin(pixels.sum(1, keepdim=True))
+
+
+@pytest.fixture
+def validator(tmp_path: Path) -> Iterator[Callable[[Path], Validator]]:
+    """Builds the validator of a shard set."""
+    made = []
+
+    def build(shards: Path) -> Validator:
+        config = TrainConfig(
+            data=str(shards), model="m", out=str(tmp_path), compile=False,
+            sampling=SamplingConfig(segments=2, frames=2, stride=2),
+            augment=AugmentConfig(size=32), loader=LoaderConfig(threads=1, read_threads=1),
+            validation=ValidationConfig(metric="map", per_gpu=3), schedule=ScheduleConfig(epochs=1),
+        )  # fmt: skip
+        made.append(Validator(config, World(), open_split(shards, "val"), "fp32", Console()))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.close()
+
+
+def test_an_offset_per_video_does_not_choose_the_best(
+    small_shards: Path, validator: Callable[[Path], Validator]
+) -> None:
+    """validation.metric map is the same for two networks with the same predictions."""
+    run = validator(small_shards).run
+    plain = run(Stub(0))
+    assert 0.25 < plain["map"] < 1
+    assert run(Stub(50)) == pytest.approx(plain)
