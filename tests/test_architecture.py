@@ -18,7 +18,7 @@ LAYERS = (
     ("dsanet.engine.setup",),
     ("dsanet.engine.reader_state", "dsanet.engine.nonfinite"),
     ("dsanet.engine.evaluation",),
-    ("dsanet.engine.run_folder", "dsanet.engine.run_state"),
+    ("dsanet.engine.run_folder", "dsanet.engine.run_state", "dsanet.engine.folder_lock"),
     ("dsanet.engine.environment",),
     ("dsanet.engine.report",),
     ("dsanet.engine.execution", "dsanet.engine.batching"),

@@ -12,6 +12,7 @@ from dsanet.engine.batching import describe
 from dsanet.engine.command_line import parse_train
 from dsanet.engine.environment import versions
 from dsanet.engine.evaluation.evaluate import out_folder, parse_eval, run_evaluation
+from dsanet.engine.folder_lock import locked
 from dsanet.engine.launch.distributed import connect, count_processes, disconnect
 from dsanet.engine.launch.requeue import requeue
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop, ignore_sigterm
@@ -69,9 +70,14 @@ def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     world = connect(runtime.device, runtime.timeout_minutes, runtime.rendezvous_minutes)
     processes = world.gather_text(world.describe())
     title = f"{config.model} -> {config.out}"
-    with Console(RunFolder(config.out).log, title=title, enabled=world.main) as console:
+    folder = RunFolder(config.out)
+    with (
+        Console(folder.log, title=title, enabled=world.main) as console,
+        locked(folder.path, world, console.print) as lock,
+    ):
         open_folder(config, world, processes, console.print)
         training = build_training(config, world, console, signals)
+        training.lock = lock
         try:
             for line in summary_lines(training, processes):
                 console.print(line)

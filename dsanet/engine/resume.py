@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from dsanet.engine.command_line import load_saved
 from dsanet.engine.config import TrainConfig, plain
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.launch.distributed import World
+from dsanet.engine.launch.first_process import on_first_process
 from dsanet.engine.reader_state import own_state
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.run_state import CheckpointContent, read_checkpoint
 from dsanet.engine.setup import Training
-from dsanet.errors import UserError
 
 Report = Callable[[str], None]
 
@@ -35,26 +34,6 @@ FIXED = (
     "loader.order",
     "loader.reader",
 )
-
-
-def on_first_process(world: World, action: Callable[[], str]) -> str:
-    """Run `action` on rank 0 alone; returns its result, or raises its error, on all processes.
-
-    Raises:
-        EngineError, UsageError: what `action` has raised on rank 0.
-    """
-    outcome = {"result": "", "error": "", "exit_code": 0}
-    if world.main:
-        try:
-            outcome["result"] = action()
-        except UserError as error:
-            outcome |= {"error": str(error), "exit_code": error.exit_code}
-    outcome = json.loads(world.broadcast(json.dumps(outcome).encode()))
-    if outcome["exit_code"] == UsageError.exit_code:
-        raise UsageError(outcome["error"])
-    if outcome["exit_code"]:
-        raise EngineError(outcome["error"])
-    return str(outcome["result"])
 
 
 def open_folder(

@@ -15,6 +15,7 @@ from dsanet.engine.checkpoint import find_checkpoint
 from dsanet.engine.config import TrainConfig, plain
 from dsanet.engine.errors import UsageError
 from dsanet.engine.evaluation.validate import Validator
+from dsanet.engine.folder_lock import FolderLock
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.optim import WeightAverage, build_optimizer
@@ -38,6 +39,7 @@ class Training:
         loader: training batches.
         validator: None without a validation split.
         tensorboard: None on all processes but rank 0, and without `log.tensorboard`.
+        lock: of the run folder, on rank 0.
     """
 
     config: TrainConfig
@@ -50,12 +52,14 @@ class Training:
     loader: TrainLoader
     validator: Validator | None = None
     tensorboard: TensorBoardWriter | None = None
+    lock: FolderLock | None = None
 
     def save(self, score: float | None = None) -> None:
         """Write a checkpoint; every process must call it.
 
         score: of the validation just before, if there was one.
         """
+        self.check_lock()
         state = self.state
         self.world.average_buffers(state.model)
         if state.average:
@@ -68,6 +72,15 @@ class Training:
             path = self.folder.checkpoints.save(state.step, content)
             self.folder.checkpoints.update_best(path, score)
         self.world.barrier()
+
+    def check_lock(self) -> None:
+        """Check that no other command has taken the run folder over.
+
+        Raises:
+            EngineError: naming the new owner.
+        """
+        if self.lock is not None:
+            self.lock.check()
 
     def close(self) -> None:
         """Release loaders and files."""

@@ -261,6 +261,7 @@ class Trainer:
         """Write a record to metrics.jsonl, the screen and TensorBoard."""
         if not self.world.main:
             return
+        self.training.check_lock()
         self.training.folder.add(record)
         self.training.console.show_record(record)
         if self.training.tensorboard is not None:

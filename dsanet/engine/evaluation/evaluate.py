@@ -22,6 +22,7 @@ from dsanet.engine.evaluation.accuracy import Average, scores_of
 from dsanet.engine.evaluation.score_log import Journal
 from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, merged, score_batches
 from dsanet.engine.evaluation.trained_network import Trained, load_trained
+from dsanet.engine.folder_lock import locked
 from dsanet.engine.launch.distributed import World, count_processes
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console
@@ -258,12 +259,15 @@ def run_evaluation(
         f"{config.clips} clips x {config.crops} crops of {crop_size(trained, config)}, "
         f"{execution.pick_precision(config.precision, world.device)} on {processes}"
     )
-    journal = Journal(out_folder(config), len(trained.classes), world, signals)
-    table = evaluate(config, trained, split, world, console, journal)
-    summary = summarise(config, trained, split, table)
-    if world.main:
-        write_scores(out_folder(config), table, summary)
-        journal.remove()
+    out = out_folder(config)
+    with locked(out, world, console.print) as lock:
+        journal = Journal(out, len(trained.classes), world, signals)
+        table = evaluate(config, trained, split, world, console, journal)
+        summary = summarise(config, trained, split, table)
+        if lock is not None:
+            lock.check()
+            write_scores(out, table, summary)
+            journal.remove()
     # A launcher ends all processes once one of them has left with a code that is not zero.
     world.barrier()
     return summary

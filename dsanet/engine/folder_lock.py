@@ -1,0 +1,309 @@
+"""A lock on an output folder, so that two commands never write into one at the same time.
+
+The lock is the file FOLDER/lock. It names its owner, and its modification time is renewed while the
+owner is alive. It is created by a hard link (O_EXCL where there are none), which one process alone
+can do, on NFS too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from dsanet.engine.checkpoint import naming
+from dsanet.engine.errors import EngineError, UsageError
+from dsanet.engine.launch.distributed import World
+from dsanet.engine.launch.first_process import on_first_process
+
+NAME = "lock"
+RENEWAL_SECONDS = 30.0
+# Ten renewals: a file server or a machine that pauses for a minute or two does not cost the lock.
+STALE_SECONDS = 300.0
+ATTEMPTS = 10
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock.
+
+    Attributes:
+        token: differs for each time that a lock is taken.
+        machine: boot and process namespace: where `pid` means a process.
+        started: start of the process in clock ticks since the boot; tells apart two of one pid.
+        job, restarts: of SLURM; an empty string and 0 without it.
+        time: when the lock was taken.
+    """
+
+    token: str
+    host: str
+    machine: str
+    pid: int
+    started: str
+    user: str
+    command: str
+    job: str
+    restarts: int
+    time: str
+
+    def __str__(self) -> str:
+        job = f", Slurm job {self.job}" if self.job else ""
+        return (
+            f"{self.command} of {self.user} on {self.host} (pid {self.pid}{job}, since {self.time})"
+        )
+
+
+def this_process() -> Owner:
+    """This process as the owner of a new lock."""
+    env = os.environ
+    job = env.get("SLURM_JOB_ID", "")
+    if job and "SLURM_CLUSTER_NAME" in env:
+        job = f"{job} of {env['SLURM_CLUSTER_NAME']}"
+    return Owner(
+        token=secrets.token_hex(8),
+        host=socket.gethostname(),
+        machine=_machine(),
+        pid=os.getpid(),
+        started=_start_of(os.getpid()) or "",
+        user=_user(),
+        command=Path(sys.argv[0]).name or "python",
+        job=job,
+        restarts=int(env.get("SLURM_RESTART_COUNT") or 0),
+        time=time.strftime("%Y-%m-%d %H:%M:%S"),
+    )
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may have no name for its user
+        return f"user {os.getuid()}"
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process of this machine was started; None if it has ended."""
+    try:
+        # The name, in brackets, may hold spaces and brackets.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def why_stale(owner: Owner | None, age: float, me: Owner) -> str | None:
+    """Why a lock no longer counts; None if it does.
+
+    owner: as the lock says; None where it is not readable.
+    age: seconds since its last renewal.
+    """
+    if owner:
+        if owner.job and owner.job == me.job and owner.restarts < me.restarts:
+            return "its job was requeued as this one"
+        if owner.machine == me.machine and _start_of(owner.pid) != owner.started:
+            return "its process has ended"
+    if age > STALE_SECONDS:
+        return f"it was not renewed for {age:.0f} s"
+    return None
+
+
+class FolderLock:
+    """The lock of a folder, held within a `with` block.
+
+    report: called with a line when a stale lock is taken over.
+
+    Raises:
+        EngineError: in `with`, when another command holds it.
+        OSError: in `with`, naming the file, when the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, report: Report = print) -> None:
+        self.path = folder / NAME
+        self.report = report
+        self.owner = this_process()
+        self._lost: str | None = None
+        self._ended = threading.Event()
+        self._renewal = threading.Thread(target=self._renew_always, name="lock", daemon=True)
+
+    def __enter__(self) -> FolderLock:
+        with naming(self.path), self._candidate() as candidate:
+            for _ in range(ATTEMPTS):
+                if self._create(candidate):
+                    self._remove_leftovers(candidate)
+                    self._renewal.start()
+                    return self
+                self._remove_stale(candidate)
+        raise EngineError(f"{self.path}: several commands try to take it; run one alone")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._renewal.join()
+        with contextlib.suppress(OSError):  # the folder may have been removed
+            if self._is_own():
+                self.path.unlink()
+
+    def check(self) -> None:
+        """Check that the lock has not been taken over.
+
+        Raises:
+            EngineError: naming the new owner.
+        """
+        if self._lost:
+            raise EngineError(
+                f"{self.path.parent}: was taken over by {self._lost}, because this process had not "
+                f"renewed {self.path.name} for {STALE_SECONDS:.0f} s or its job was requeued; it "
+                "stops without writing"
+            )
+
+    def renew(self) -> None:
+        """Renew the lock; a file that was removed by hand is written again."""
+        if self._is_own():
+            os.utime(self.path)
+            return
+        with self._candidate() as candidate:
+            if not self._create(candidate):
+                self._lost = str(_read(self.path) or "another process")
+
+    def _renew_always(self) -> None:
+        while not self._lost and not self._ended.wait(RENEWAL_SECONDS):
+            with contextlib.suppress(OSError):  # a file server may be away for a while
+                self.renew()
+
+    def _is_own(self) -> bool:
+        owner = _read(self.path)
+        return owner is not None and owner.token == self.owner.token
+
+    @contextlib.contextmanager
+    def _candidate(self) -> Iterator[Path]:
+        """The complete lock under a name of its own, to be linked to the real one."""
+        path = self.path.with_name(f"{NAME}.{self.owner.token}")
+        try:
+            path.write_text(json.dumps(asdict(self.owner)))
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _create(self, candidate: Path) -> bool:
+        """Create the lock unless there is one; whether it was created."""
+        try:
+            os.link(candidate, self.path)
+        except FileExistsError:
+            # The answer of a file server may be lost, so that the second try finds the first.
+            return self._is_own()
+        except OSError:  # a file system without hard links
+            return self._create_without_link()
+        return True
+
+    def _create_without_link(self) -> bool:
+        try:
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "w") as file:
+            file.write(json.dumps(asdict(self.owner)))
+        return True
+
+    def _remove_stale(self, candidate: Path) -> None:
+        """Remove the lock if it is stale.
+
+        Raises:
+            EngineError: when it is not.
+        """
+        try:
+            owner = _read(self.path)
+            os.utime(candidate)  # by the clock of the file server, which the lock's time has too
+            age = candidate.stat().st_mtime - self.path.stat().st_mtime
+        except FileNotFoundError:  # released meanwhile
+            return
+        reason = why_stale(owner, age, self.owner)
+        name = str(owner or "another process, which cannot be read")
+        if reason is None:
+            raise EngineError(
+                f"{self.path.parent}: is in use by {name}, renewed {max(age, 0):.0f} s ago; wait "
+                f"until it has ended, stop it, or give another --out (remove {self.path} only if "
+                "that process is certainly gone)"
+            )
+        if self._set_aside(owner):
+            self.report(f"WARNING: {self.path}: taken over from {name}: {reason}")
+
+    def _remove_leftovers(self, candidate: Path) -> None:
+        """Remove the files of processes that were killed while they took the lock."""
+        for path in self.path.parent.glob(f"{NAME}.*"):
+            with contextlib.suppress(FileNotFoundError):
+                age = candidate.stat().st_mtime - path.stat().st_mtime
+                if path != candidate and why_stale(_read(path), age, self.owner):
+                    path.unlink()
+
+    def _set_aside(self, owner: Owner | None) -> bool:
+        """Remove the lock if it is still that of `owner`; whether it was."""
+        aside = self.path.with_name(f"{NAME}.{self.owner.token}.stale")
+        try:
+            self.path.rename(aside)
+        except FileNotFoundError:  # another process was faster
+            return False
+        # Another process may have taken the lock over just before the renaming: give it back.
+        same = _read(aside) == owner
+        if not same:
+            with contextlib.suppress(OSError):
+                os.link(aside, self.path)
+        aside.unlink(missing_ok=True)
+        return same
+
+
+def _read(path: Path) -> Owner | None:
+    """The owner that a lock names; None if the file is damaged or missing."""
+    try:
+        return Owner(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def locked(folder: Path, world: World, report: Report) -> Iterator[FolderLock | None]:
+    """Create a folder and hold its lock on rank 0; every process must call it.
+
+    Yields the lock on rank 0, None on the others.
+
+    Raises:
+        UsageError: when the path is a file.
+        EngineError: when another command holds the lock, or the folder cannot be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        locks: list[FolderLock] = []
+
+        def take() -> str:
+            if folder.exists() and not folder.is_dir():
+                raise UsageError(f"{folder}: is not a folder; move it away, or give another --out")
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                locks.append(stack.enter_context(FolderLock(folder, report)))
+            except OSError as error:
+                raise EngineError(
+                    f"{error.filename or folder}: cannot be written ({error.strerror}); give a "
+                    "folder that can be written to as --out"
+                ) from error
+            return ""
+
+        on_first_process(world, take)
+        yield locks[0] if locks else None
