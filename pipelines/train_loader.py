@@ -16,7 +16,7 @@ from pipelines.dali_reader.reader_graph import StreamSpec
 from pipelines.dali_reader.source import DaliSource, fragment_frames
 from pipelines.decode.backend import choose_decode, graph_spec
 from pipelines.decode.graph import GraphSpec
-from pipelines.errors import LoaderUsageError
+from pipelines.errors import LoaderError, LoaderUsageError
 from pipelines.frames_source import FramesSource
 from pipelines.loader import Loader, open_reader
 from pipelines.plan.crops import AugmentConfig
@@ -28,6 +28,8 @@ from pipelines.rank import SINGLE_PROCESS, Rank
 from pipelines.read.staging import lane_tars, node_ranks, stage, warn_of_network
 from shards import Split
 
+SHOWN_KEYS = 5
+
 
 class TrainLoader(Loader):
     """Training batches whose order and draws are a function of (seed, epoch, position) alone.
@@ -36,8 +38,8 @@ class TrainLoader(Loader):
     quarantine: a file that lists broken videos, one JSON object a line.
 
     Raises:
-        LoaderError: for sizes that do not divide; while iterating, when more than
-            `config.bad_share` of the videos are broken.
+        LoaderError: for sizes that do not divide, and for samples without a label; while
+            iterating, when more than `config.bad_share` of the videos are broken.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class TrainLoader(Loader):
     ) -> None:
         check_world(rank.world)
         _check_sizes(split, augment, rank, batch_size)
+        check_labels(split)
         self.sampling, self.augment, self.seed = sampling, augment, seed
         self.batch_size, self.rank = batch_size, rank
         spec = self._graph_spec(split, config)
@@ -137,6 +140,23 @@ def _check_sizes(split: Split, augment: AugmentConfig, rank: Rank, batch_size: i
         raise LoaderUsageError(
             f"{split.root / split.name} has {views} views an epoch, fewer than one step takes "
             f"({rank.world} ranks x batch {batch_size}): use a smaller batch"
+        )
+
+
+def check_labels(split: Split) -> None:
+    """Refuse a split with samples that have no label of a class.
+
+    Raises:
+        LoaderError: with their number and the first keys.
+    """
+    labels, classes = split.samples["label"], len(split.classes)
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        keys = ", ".join(split.key(int(sample)) for sample in bad[:SHOWN_KEYS])
+        raise LoaderError(
+            f"{split.root / split.name}: {len(bad)} of {len(split)} samples without a label "
+            f"from 0 to {classes - 1} (the first: {keys}), which training needs; add their labels "
+            "to the list, or take them out of it, and shard it again"
         )
 
 

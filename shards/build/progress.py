@@ -120,6 +120,14 @@ def print_report(report: Report, show: Callable[[str], None], max_listed: int = 
     if report.refused:
         kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.most_common())
         show(f"{len(report.refused)} of {len(report.verdicts)} sources not used: {kinds}")
+    if unlabelled := report.partly_unlabelled:
+        keys = ", ".join(verdict["key"] for verdict in unlabelled[:max_listed])
+        more = ", ..." if len(unlabelled) > max_listed else ""
+        show(
+            f"warning: {len(unlabelled)} of {_plural(report.ok, 'sample')} without a label ({keys}"
+            f"{more}): training refuses this split; add their labels to the list, or take them out "
+            "of it, and shard it again"
+        )
     if report.with_status("deferred"):
         show("run the same command again to try the deferred sources again")
     if report.complete:

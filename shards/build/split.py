@@ -51,6 +51,15 @@ class Report:
         return [verdict for verdict in self.verdicts if verdict["status"] != "ok"]
 
     @property
+    def partly_unlabelled(self) -> list[dict[str, Any]]:
+        """Verdicts of the samples without a label, where others have one.
+
+        A list without any label is a test set, and nothing is wrong with it.
+        """
+        unlabelled = [verdict for verdict in self.with_status("ok") if not verdict["labels"]]
+        return unlabelled if len(unlabelled) < self.ok else []
+
+    @property
     def kinds(self) -> Counter[str]:
         """Number of sources that did not become samples, by kind."""
         return Counter(verdict["kind"] for verdict in self.refused)

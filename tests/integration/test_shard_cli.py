@@ -64,6 +64,34 @@ def test_bad_videos_are_listed_and_the_exit_code_says_so(videos, tmp_path):
     assert len(open_split(tmp_path, "train")) == 4
 
 
+def test_a_training_list_with_a_row_without_a_label(videos, tmp_path):
+    rows = ["class 0,v0,0,0,train", ",v1,0,0,train", "class 0,v2,0,0,train", "class 1,v3,0,0,train"]
+    header = "label,youtube_id,time_start,time_end,split"
+    (tmp_path / "k.csv").write_text("\n".join([header, *rows]) + "\n")
+    arguments = options(videos, tmp_path / "set", "kinetics400", tmp_path / "k.csv")
+    done = run(*arguments)
+    assert "1 of 4 samples without a label (v1" in done.stdout
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "--recipe",
+        "demo",
+        "--out",
+        tmp_path / "run",
+    ]
+    command += ["--data", tmp_path / "set", "--batch.videos", "2", "--batch.per_gpu", "2"]
+    command += ["--validation.split", "null", "--epoch_limit", "1"]
+    trained = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert trained.returncode == 1
+    [line] = [line for line in trained.stderr.splitlines() if line.startswith("error: ")]
+    assert "train: 1 of 4 samples without a label" in line
+    assert "v1" in line
+    assert "Traceback" not in trained.stderr
+
+
 def test_the_classes_of_one_split_serve_the_next(videos, tmp_path):
     arguments = options(videos, tmp_path)
     run(*arguments, "--classes", videos / "classes.txt")

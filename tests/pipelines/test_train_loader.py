@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from functools import partial
 
 import av
@@ -15,6 +16,7 @@ from pipelines import (
     AugmentConfig,
     EvalLoader,
     LoaderConfig,
+    LoaderError,
     Rank,
     SamplingConfig,
     TrainLoader,
@@ -22,7 +24,7 @@ from pipelines import (
 from pipelines.plan.crops import eval_boxes
 from pipelines.plan.sampling import test_frames as clip_frames
 from pipelines.plan.sampling import val_frames
-from shards import Split
+from shards import Split, open_split
 from tests.pipelines.loaders import MEDIUM, ONE, train
 
 make = partial(train, augment=MEDIUM)
@@ -273,3 +275,18 @@ def test_a_directional_class_is_mirrored_with_its_label_or_not_at_all(split, rul
             assert int(other.labels[row]) == ({0: 1, 1: 0, 2: 2}[label] if mirrored else label)
     plain.close()
     ruled.close()
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_samples_without_a_label_are_refused_in_training_alone(split, tmp_path, label):
+    shutil.copytree(split.root, tmp_path / "set")
+    path = tmp_path / "set" / "train" / "samples.npy"
+    samples = np.load(path)
+    samples["label"][[4, 7]] = label
+    np.save(path, samples)
+    unlabelled = open_split(tmp_path / "set", "train")
+    keys = f"{split.key(4)}, {split.key(7)}"
+    message = rf"set/train: 2 of 26 samples without a label from 0 to 2 \(the first: {keys}\)"
+    with pytest.raises(LoaderError, match=message):
+        train(unlabelled)
+    EvalLoader(unlabelled, SamplingConfig(), LoaderConfig(threads=1), batch_size=4).close()

@@ -11,7 +11,15 @@ from rich.console import Console
 from shards import Report
 from shards.build.progress import BuildProgress, human_bytes, print_report, verify_with_progress
 
-GOOD = {"status": "ok", "bytes_in": 2_000_000, "bytes": 3_000_000, "frames": 30, "source": "a.mp4"}
+GOOD = {
+    "status": "ok",
+    "bytes_in": 2_000_000,
+    "bytes": 3_000_000,
+    "frames": 30,
+    "source": "a.mp4",
+    "key": "a",
+    "labels": [0],
+}
 BAD = {
     "status": "refused",
     "kind": "corrupt",
@@ -63,6 +71,17 @@ def test_the_report_names_refusals_and_how_to_go_on():
     assert "try the deferred sources again" in text
     assert "tools/shard.py merge x/train" in text
     assert report.exit_code == 3
+
+
+def test_samples_without_a_label_are_reported_where_others_have_one():
+    lines: list[str] = []
+    unlabelled = [GOOD | {"labels": [], "key": key} for key in "bcd"]
+    print_report(Report(Path("x"), [GOOD, *unlabelled], complete=False), lines.append, max_listed=2)
+    [line] = [line for line in lines if line.startswith("warning")]
+    assert "3 of 4 samples without a label (b, c, ...)" in line
+    lines.clear()
+    print_report(Report(Path("x"), unlabelled, complete=False), lines.append)  # a test set
+    assert not [line for line in lines if "warning" in line]
 
 
 def test_a_long_report_is_cut_short():
