@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -23,7 +25,7 @@ from shards import Split
 
 FORMAT = 1
 # Keys that the first checkpoints of this format do not have, and what stands for them.
-ADDED: dict[str, Any] = {"precision": None, "readers": None}
+ADDED: dict[str, Any] = {"precision": None, "readers": None, "data": None}
 
 Weights = dict[str, Tensor]
 
@@ -37,6 +39,17 @@ class ReaderStates(TypedDict):
 
     samples: int
     states: list[Tensor]
+
+
+class DataIdentity(TypedDict):
+    """What tells one training split from another, wherever its files are.
+
+    effective_sha256: of its manifest: keys, labels and frames, whatever their order.
+    order_sha256: of the keys in the order of the sample ids.
+    """
+
+    effective_sha256: str | None
+    order_sha256: str
 
 
 class CheckpointContent(TypedDict):
@@ -56,6 +69,7 @@ class CheckpointContent(TypedDict):
     shards: settings with which the training split was sharded.
     versions: of Python and packages.
     readers: None unless `loader.reader` is webdataset.
+    data: identity of the training split; None in older files.
     """
 
     format: int
@@ -73,6 +87,19 @@ class CheckpointContent(TypedDict):
     shards: dict[str, Any]
     versions: dict[str, str]
     readers: ReaderStates | None
+    data: DataIdentity | None
+
+
+def identify_data(split: Split) -> DataIdentity:
+    """The identity of a split: the same for its copies, another for other videos or another order.
+
+    The position of a run is a number of sample ids, so it holds in one order alone.
+    """
+    order = hashlib.sha256()
+    for index in range(len(split)):
+        order.update(f"{split.key(index)}\n".encode())
+    effective = split.manifest.get("effective_sha256")
+    return {"effective_sha256": effective, "order_sha256": order.hexdigest()}
 
 
 def read_checkpoint(path: Path) -> CheckpointContent:
@@ -140,6 +167,11 @@ class RunState:
         """Position in epochs."""
         return self.samples / self.layout.samples_per_epoch
 
+    @cached_property
+    def data(self) -> DataIdentity:
+        """Identity of the training split."""
+        return identify_data(self.split)
+
     @property
     def evaluated_model(self) -> nn.Module:
         """The network that validation scores: with averaged weights where the run has them."""
@@ -165,6 +197,7 @@ class RunState:
             "shards": self.split.manifest["settings"],
             "versions": versions(),
             "readers": readers,
+            "data": self.data,
         }
 
     def load_state_dict(self, content: CheckpointContent, source: Path) -> None:
@@ -192,6 +225,17 @@ class RunState:
                 f"{len(content['classes'])} classes, {self.config.data} has {videos} of "
                 f"{len(classes)}; give the same shards, or another --out"
             )
+        if content["data"] is None or content["data"] == self.data:
+            return
+        before, now = content["data"]["effective_sha256"], self.data["effective_sha256"]
+        what = "the same videos in another order, as another --seed of tools/shard.py gives it"
+        if before != now:
+            what = f"other videos, labels or frames (effective_sha256 {now}, not {before})"
+        saved = content["config"]
+        raise EngineError(
+            f"{source}: was trained on {saved['split']} of {saved['data']}, {self.split.name} of "
+            f"{self.config.data} has {what}; give the shards of this run, or another --out"
+        )
 
 
 def _load_weights(model: nn.Module, weights: Weights, source: Path) -> None:

@@ -18,6 +18,8 @@ import torch
 import yaml
 
 from dsanet.engine.execution import missing_compiler
+from shards import ShardSettings, Source, build_split
+from tests.conftest import CLASSES
 from tests.integration.scripts import (
     ROOT,
     course,
@@ -26,6 +28,7 @@ from tests.integration.scripts import (
     launch,
     records,
     run_script,
+    train_here,
 )
 
 Start = Callable[..., list[subprocess.Popen[str]]]
@@ -255,3 +258,18 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_and_a_dump(
     assert again.returncode == 1
     assert f" in step {step};" in again.stderr
     assert not records(tmp_path / "again"), "the dump does not begin at the step it is of"
+
+
+def test_shards_of_another_seed_are_refused_and_a_copy_is_not(
+    small_videos: list[Source], small_shards: Path, trained: Path, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = shutil.copytree(trained, tmp_path / "run")
+    for name, videos in (("train", small_videos[:20]), ("val", small_videos[20:])):
+        build_split(videos, tmp_path / "other", name, CLASSES, ShardSettings(seed=7))
+    assert train_here("--data", tmp_path / "other", "--out", run) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    for part in (f"train of {small_shards}", f"train of {tmp_path}/other", "another order"):
+        assert part in line
+    copy = shutil.copytree(small_shards, tmp_path / "copy")
+    assert train_here("--data", copy, "--out", run) == 0

@@ -32,10 +32,19 @@ class Videos:
     """What a checkpoint records of a split, here of 20 videos."""
 
     classes = ("left", "right")
-    manifest: dict[str, Any] = {"settings": {}}  # noqa: RUF012
+    name = "train"
+
+    def __init__(self, effective: str | None = "abc", first: int = 0) -> None:
+        self.manifest: dict[str, Any] = {"settings": {}}
+        if effective:
+            self.manifest["effective_sha256"] = effective
+        self.first = first
 
     def __len__(self) -> int:
         return 20
+
+    def key(self, index: int) -> str:
+        return f"video{(index + self.first) % 20}"
 
 
 class FewerVideos(Videos):
@@ -193,6 +202,38 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
     run.state.split = FewerVideos()  # type: ignore[assignment]
     with pytest.raises(EngineError, match="trained on 20 videos of 2 classes, d has 19"):
         restore(run)
+
+
+@pytest.mark.parametrize(
+    ("split", "difference"),
+    [(Videos(first=1), "the same videos in another order"), (Videos("def"), "def, not abc")],
+)
+def test_other_videos_of_the_same_number_are_refused(
+    split: Videos, difference: str, tmp_path: Path
+) -> None:
+    saved(tmp_path)
+    run = training(tmp_path)
+    run.state.split = split  # type: ignore[assignment]
+    run.state.config = replace(run.state.config, data="elsewhere")
+    with pytest.raises(EngineError, match="trained on train of d, train of elsewhere") as refusal:
+        restore(run)
+    assert difference in str(refusal.value)
+
+
+@pytest.mark.parametrize("split", [Videos(), Videos(None)])
+def test_a_copy_of_the_data_and_a_checkpoint_that_does_not_know_them_go_on(
+    split: Videos, tmp_path: Path
+) -> None:
+    before = training(tmp_path)
+    step(before)
+    content: dict[str, Any] = {**before.state.state_dict()}
+    if split.manifest.get("effective_sha256") is None:
+        del content["data"]  # as older versions wrote it
+    before.folder.checkpoints.save(1, content)
+    run = training(tmp_path)
+    run.state.split = split  # type: ignore[assignment]
+    restore(run)
+    assert run.state.samples == 4
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_its_records_anew(tmp_path: Path) -> None:
