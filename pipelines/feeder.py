@@ -9,6 +9,7 @@ so signals are handled at once, and no thread here can be ended by one.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.batch_source import BatchSource, LoadedBatch
-from pipelines.decode.decoder import DecodeError, Decoder
+from pipelines.decode.dali_errors import MEMORY, DecodeError
+from pipelines.decode.decoder import Decoder
 from pipelines.errors import LoaderError
 from pipelines.watchdog import Activity, report_stall
 
@@ -70,6 +72,7 @@ class Feeder:
         self._read: queue.Queue[Item] = queue.Queue(prefetch)
         self._done: queue.Queue[Item] = queue.Queue(prefetch)
         self._pending: deque[LoadedBatch] = deque()
+        self._refusal = ""  # DALI's last reason to refuse a batch
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for target, name in (
@@ -156,7 +159,13 @@ class Feeder:
         except BaseException as error:
             self._put(self._done, Failure(error))
         finally:
-            while self._pending:  # leave the graph empty for the next epoch
+            self._drain()
+
+    def _drain(self) -> None:
+        """Leave the graph empty for the next epoch."""
+        while self._pending:
+            # Nobody waits for these batches, and a failure has reached the consumer already.
+            with contextlib.suppress(LoaderError):
                 self._collect(self._pending.popleft())
 
     def _decode_batches(self) -> None:
@@ -215,7 +224,8 @@ class Feeder:
             return True
         try:
             batch.outputs = self._decoder.collect()
-        except DecodeError:
+        except DecodeError as error:
+            self._refusal = str(error)
             return False
         return True
 
@@ -223,12 +233,18 @@ class Feeder:
         """Have the videos that DALI refuses replaced or left out until the batch decodes."""
         for _ in range(REPAIRS):
             assert batch.encoded is not None
-            self._source.repair(batch, self._decoder.bisect(batch.encoded))
+            faults = self._decoder.bisect(batch.encoded)
+            self._source.repair(batch, faults)
             self._submit(batch)
             self._pending.pop()
             if self._collect(batch):
                 return
-        raise LoaderError("DALI cannot decode a batch although it decodes each of its videos alone")
+            if not faults:
+                raise LoaderError(
+                    "DALI cannot decode a batch although it decodes each of its videos alone; "
+                    f"memory may be short: {self._refusal} ({MEMORY})"
+                )
+        raise LoaderError(f"a batch cannot be decoded after {REPAIRS} repairs: {self._refusal}")
 
     def _deliver(self, batch: LoadedBatch, start: float) -> None:
         decoded = time.perf_counter()

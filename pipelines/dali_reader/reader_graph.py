@@ -20,7 +20,7 @@ import numpy as np
 from dsanet.errors import require
 from pipelines.dali_reader.pruning import Table, prune_frames, prune_groups, read_table, unrepeated
 from pipelines.dali_reader.sampling import eval_picks, train_picks
-from pipelines.decode.decoder import DecodeError, error_line
+from pipelines.decode.dali_errors import DecodeError, error_line
 from pipelines.decode.graph import GraphSpec, dali
 from pipelines.errors import LoaderUsageError
 from pipelines.plan.crops import AugmentConfig

@@ -16,7 +16,7 @@ from pipelines.batch_source import BatchSource, LoadedBatch
 from pipelines.broken_videos import BrokenVideoPolicy
 from pipelines.dali_reader.decode_graph import StreamBatch, StreamDecoder, split_bytes
 from pipelines.dali_reader.reader_graph import StreamSpec, build_reader, run_reader
-from pipelines.decode.decoder import DecodeError, error_line
+from pipelines.decode.dali_errors import DecodeError, error_line
 from pipelines.decode.fork_guard import guard_against_forks
 from pipelines.errors import LoaderError
 from pipelines.plan.planner import RUNS, BatchPlan, raw_stream

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +11,9 @@ import numpy as np
 import torch
 
 from pipelines.decode.cpu_resize import CpuResizer
+from pipelines.decode.dali_errors import DecodeError, check_machine, classify
 from pipelines.decode.fork_guard import guard_against_forks
 from pipelines.decode.graph import GraphInput, GraphSpec, build_graph, feed
-from pipelines.errors import LoaderError
-
-# Errors that no video is to blame for.
-MACHINE_FAILURE = re.compile(r"cuda|out of memory|cannot allocate|bad_alloc", re.IGNORECASE)
 
 
 @dataclass
@@ -45,10 +41,6 @@ class EncodedBatch:
             flips=self.flips[at],
             colours=self.colours[at],
         )
-
-
-class DecodeError(Exception):
-    """DALI refused a batch; the text is its message."""
 
 
 class Decoder:
@@ -83,18 +75,12 @@ class Decoder:
 
         Raises:
             DecodeError: when DALI cannot decode it.
-            LoaderError: when memory or the GPU failed.
+            LoaderError: for a fault of the machine, such as too little memory.
         """
         try:
             return tuple(self.pipeline.outputs())
         except RuntimeError as error:
-            reason = error_line(str(error))
-            if MACHINE_FAILURE.search(reason):
-                raise LoaderError(
-                    f"out of memory or GPU failure while decoding; no video is at fault: {reason} "
-                    "(try a smaller batch or loader.prefetch, and look at nvidia-smi)"
-                ) from None
-            raise DecodeError(reason) from None
+            raise classify(str(error)) from None
 
     def tensor(self, outputs: tuple[Any, ...]) -> torch.Tensor:
         """Outputs of `collect` as one tensor (V, C, F, size, size, 3); no copy where C = 1."""
@@ -106,7 +92,10 @@ class Decoder:
         return shaped[0] if len(shaped) == 1 else torch.cat(shaped, dim=1)
 
     def bisect(self, batch: EncodedBatch) -> dict[int, str]:
-        """Rows of a refused batch that cannot be decoded, with the reason of each."""
+        """Rows of a refused batch that cannot be decoded, with the reason of each.
+
+        LoaderError for a fault of the machine.
+        """
         faults: dict[int, str] = {}
         suspects = [list(range(len(batch)))]
         while suspects:
@@ -120,6 +109,7 @@ class Decoder:
                 else:
                     half = len(rows) // 2
                     suspects += [rows[half:], rows[:half]]
+        check_machine(faults, len(batch))
         return faults
 
     def close(self) -> None:
@@ -146,14 +136,6 @@ class Decoder:
             flips=np.repeat(batch.flips, self.frames),
             colours=np.repeat(batch.colours, self.frames, axis=0),
         )
-
-
-def error_line(message: str) -> str:
-    """The line that names the cause, of a DALI error with its banner and its C++ stack."""
-    message = message.rpartition("encountered:")[2]
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    causes = [line for line in lines if not line.startswith(("Stacktrace", "[frame", "Error in"))]
-    return (causes or lines or ["DALI gave no reason"])[0][:300]
 
 
 def usable_cores() -> int:

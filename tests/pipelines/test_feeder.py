@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import LoaderError
 from pipelines.batch_source import BatchSource, LoadedBatch
-from pipelines.decode.decoder import DecodeError
+from pipelines.decode.dali_errors import DecodeError
 from pipelines.feeder import EpochRequests, Feeder
 from pipelines.plan.planner import BatchPlan
 from pipelines.watchdog import Activity

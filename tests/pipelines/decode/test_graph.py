@@ -8,8 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import AugmentConfig, LoaderConfig, LoaderError, SamplingConfig, TrainLoader
-from pipelines.decode.decoder import DecodeError, Decoder, EncodedBatch, error_line
+from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
+from pipelines.decode.dali_errors import DecodeError, error_line
+from pipelines.decode.decoder import Decoder, EncodedBatch
 from pipelines.decode.graph import GraphSpec
 from pipelines.read.gops import unrepeated
 
@@ -86,23 +87,3 @@ def test_the_telling_line_of_a_refusal():
     decoder.close()
     assert error_line("plain words") == "plain words"
     assert error_line("") == "DALI gave no reason"
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        "CUDA runtime API error cudaErrorIllegalAddress (700)",
-        "Cannot allocate 1024 bytes",
-        "std::bad_alloc: out of memory",
-    ],
-)
-def test_a_failing_machine_is_no_broken_video(message):
-    class Failing:
-        def outputs(self) -> None:
-            raise RuntimeError(f"Critical error in pipeline:\nencountered:\n\n{message}")
-
-    decoder = Decoder(GraphSpec("jpeg", batch=1, size=16, threads=1), frames=1)
-    decoder.pipeline = Failing()
-    with pytest.raises(LoaderError, match="memory"):
-        decoder.collect()
-    decoder.close()
