@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from dsanet.engine.checkpoint import write_atomic
-from dsanet.engine.evaluation.evaluate import EvalConfig
+from dsanet.engine.evaluation.config import EvalConfig
 from dsanet.engine.evaluation.predict import Prediction, predict
 from dsanet.engine.evaluation.trained_network import load_trained
 from dsanet.engine.launch.distributed import World, use_device

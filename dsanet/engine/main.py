@@ -11,7 +11,8 @@ import torch.distributed as dist
 from dsanet.engine.batching import describe
 from dsanet.engine.command_line import parse_train
 from dsanet.engine.environment import versions
-from dsanet.engine.evaluation.evaluate import out_folder, parse_eval, run_evaluation
+from dsanet.engine.evaluation.config import out_folder, parse_eval
+from dsanet.engine.evaluation.evaluate import run_evaluation
 from dsanet.engine.folder_lock import locked
 from dsanet.engine.launch.distributed import connect, count_processes, disconnect
 from dsanet.engine.launch.requeue import requeue
@@ -129,17 +130,17 @@ def eval_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     world = connect(config.device, rendezvous_minutes=config.rendezvous_minutes)
     with Console(title=f"evaluating {config.checkpoint}", enabled=world.main) as console:
         try:
-            summary = run_evaluation(config, world, console, signals)
+            metrics = run_evaluation(config, world, console, signals)
         except Interrupted as interruption:
             ignore_sigterm()
             console.print(
-                "stopped by a signal, scores kept; run the same command again to continue"
+                "stopped by a signal, scores so far saved; run the same command again to continue"
             )
             return interruption.stop.exit_code
     if world.main:
-        scores = "  ".join(f"{k} {100 * summary[k]:.2f}" for k in ("top1", "top5", "map"))
-        print(f"{scores}  ({summary['videos']} videos)  -> {out_folder(config)}")
-    if missing := summary["missing"]:
+        scores = "  ".join(f"{k} {100 * metrics[k]:.2f}" for k in ("top1", "top5", "map"))
+        print(f"{scores}  ({metrics['videos']} videos)  -> {out_folder(config)}")
+    if missing := metrics["missing"]:
         names = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
         if world.main:
             _print_error(f"{len(missing)} unreadable videos are not scored: {names}", 3)

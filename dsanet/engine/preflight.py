@@ -138,7 +138,7 @@ def time_step_and_validation(training: Training) -> tuple[float, float]:
     validation = 0.0
     if (validator := training.validator) is not None:
         clips = _noise(training, validator.loader.batch_size)
-        batch = _time(lambda: validator.rehearse(state.evaluated_model, clips))
+        batch = _time(lambda: validator.score_batch(state.evaluated_model, clips))
         validation = batch * len(validator.loader)
     state.model.train()
     return step, validation

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dsanet.engine.config import TrainConfig
-from dsanet.engine.evaluation.evaluate import EvalConfig, out_folder, parse_eval, run_evaluation
+from dsanet.engine.evaluation.config import EvalConfig, out_folder, parse_eval
+from dsanet.engine.evaluation.evaluate import run_evaluation
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
 from dsanet.engine.setup import open_splits
@@ -98,7 +99,7 @@ def test_a_video_that_cannot_be_read_is_listed_and_the_code_is_3(
     assert scores(tmp_path / "out")["ids"].tolist() == [0, 1, 2, 4, 5, 6, 7]
 
 
-def test_scores_of_a_checkpoint_land_beside_it(tmp_path: Path) -> None:
+def test_scores_are_written_beside_the_checkpoint(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("checkpoints/step.pt", "mine/good.pt")]
     for file in files:
         file.parent.mkdir()
@@ -124,32 +125,32 @@ def test_a_set_behind_an_address_is_fetched(
     assert [split and len(split) for split in open_splits(config)] == [20, 8]
 
 
-class Watched(World):
-    """Notes what is there when the processes meet for the last time."""
+class RecordingWorld(World):
+    """Records at each barrier whether metrics.json exists."""
 
-    seen: list[bool]
+    written: list[bool]
     out: Path
 
     def barrier(self) -> None:
-        self.seen.append((self.out / "metrics.json").is_file())
+        self.written.append((self.out / "metrics.json").is_file())
 
 
-def test_no_process_leaves_before_the_scores_are_written(
+def test_no_process_exits_before_the_scores_are_written(
     small_shards: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The first to leave with code 3 has torchrun and srun end the one that writes.
-    monkeypatch.setattr(Watched, "seen", [], raising=False)
-    monkeypatch.setattr(Watched, "out", tmp_path, raising=False)
+    # torchrun and srun end all processes once one has exited with code 3.
+    monkeypatch.setattr(RecordingWorld, "written", [], raising=False)
+    monkeypatch.setattr(RecordingWorld, "out", tmp_path, raising=False)
     words = ("--data", small_shards, "--checkpoint", trained, "--out", tmp_path)
     config = parse_eval([*map(str, words), "--clips=2", "--crops=1"])
-    run_evaluation(config, Watched(), Console(enabled=False))
-    assert Watched.seen[-1:] == [True]
+    run_evaluation(config, RecordingWorld(), Console(enabled=False))
+    assert RecordingWorld.written[-1:] == [True]
 
 
 @pytest.mark.parametrize(
-    ("words", "told", "code"),
+    ("words", "part", "code"),
     [
-        (("--clips", 7), "mixes 2 snippets", 2),
+        (("--clips", 7), "clips must be a multiple of the 2 snippets", 2),
         (("--crops", 2), "crops", 2),
         (("--split", "test"), "test", 1),
         (("--checkpoint", "nowhere"), "nowhere", 1),
@@ -157,14 +158,14 @@ def test_no_process_leaves_before_the_scores_are_written(
     ],
 )
 def test_a_mistake_gets_one_line(
-    words: tuple[object, ...], told: str, code: int, small_shards: Path, trained: Path,
+    words: tuple[object, ...], part: str, code: int, small_shards: Path, trained: Path,
     tmp_path: Path, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     base = ("--data", small_shards, "--checkpoint", trained, "--out", tmp_path / "out")
     assert eval_here(*base, *words) == code
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert told in line
+    assert part in line
 
 
 def test_a_checkpoint_with_other_classes_is_refused(

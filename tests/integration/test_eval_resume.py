@@ -35,7 +35,7 @@ def unbroken(small_shards: Path, trained: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many videos each evaluation of this process has decoded."""
+    """Number of videos that each evaluation in this process has decoded."""
     counts: list[int] = []
     iterate = EvalLoader.__iter__
 
@@ -50,13 +50,13 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def wait_for_scores(out: Path, process: subprocess.Popen[str]) -> None:
-    """Block until some bytes of scores are kept or the process has ended."""
+    """Wait until some scores are saved; fail if the process ends before."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if sum(p.stat().st_size for p in out.glob("partial/scores-*.bin")) > 100:
             return
         time.sleep(0.005)
-    pytest.fail(f"no scores were kept: {process.communicate()}")
+    pytest.fail(f"no scores were saved: {process.communicate()}")
 
 
 def assert_same_scores(out: Path, unbroken: Path) -> None:
@@ -69,7 +69,7 @@ def assert_same_scores(out: Path, unbroken: Path) -> None:
     assert not (out / "partial").exists()
 
 
-def test_a_killed_evaluation_goes_on(
+def test_a_killed_evaluation_continues(
     small_shards: Path, trained: Path, unbroken: Path, tmp_path: Path, start: Start,
     decoded: list[int], capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -81,13 +81,13 @@ def test_a_killed_evaluation_goes_on(
     assert not (tmp_path / "out" / "metrics.json").exists()
     assert eval_here(*words) == 0
     assert 0 < decoded[0] < VIDEOS
-    told = f"{VIDEOS - decoded[0]} of {VIDEOS} videos were scored before"
-    assert told in capfd.readouterr().out
+    line = f"continuing: {VIDEOS - decoded[0]} of {VIDEOS} videos are scored"
+    assert line in capfd.readouterr().out
     assert_same_scores(tmp_path / "out", unbroken)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 138), (signal.SIGTERM, 143)])
-def test_a_signal_ends_all_processes_and_one_goes_on(
+def test_a_signal_ends_all_processes_and_one_process_continues(
     number: int, code: int, small_shards: Path, trained: Path, unbroken: Path, tmp_path: Path,
     start: Start, decoded: list[int],
 ) -> None:  # fmt: skip
@@ -105,7 +105,7 @@ def test_a_signal_ends_all_processes_and_one_goes_on(
     assert_same_scores(tmp_path / "out", unbroken)
 
 
-def test_other_settings_start_anew_and_say_so(
+def test_with_other_settings_all_videos_are_scored_again(
     small_shards: Path, trained: Path, tmp_path: Path, start: Start, decoded: list[int],
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -116,7 +116,7 @@ def test_other_settings_start_anew_and_say_so(
     assert finish([process]).returncode == 143
     assert eval_here(*words, "--crops", 1) == 0
     assert decoded == [VIDEOS]
-    assert "protocol.crops was 3, now it is 1" in capfd.readouterr().out
+    assert "protocol.crops was 3, is now 1" in capfd.readouterr().out
 
 
 def test_a_stream_is_decoded_again_but_not_scored_twice(
@@ -135,7 +135,7 @@ def test_a_stream_is_decoded_again_but_not_scored_twice(
     monkeypatch.setattr(Scorer, "__call__", spy)
     assert eval_here(*words) == 130
     assert eval_here(*words) == 0
-    # Seven are kept; the first batch is scored all the same, to know how many classes there are.
+    # Seven were saved. The first batch is always scored, which gives the number of classes.
     assert len(scored) == 8 + VIDEOS - 7 + 1
     found = np.load(tmp_path / "out" / "scores.npz", allow_pickle=False)
     assert found["ids"].tolist() == list(range(VIDEOS))

@@ -26,11 +26,13 @@ def complaint(capfd: pytest.CaptureFixture[str]) -> Complain:
     return run
 
 
-def test_the_script_itself_says_one_line(small_shards: Path, tmp_path: Path) -> None:
+def test_the_script_prints_one_line(small_shards: Path, tmp_path: Path) -> None:
     words = ("train.py", "--data", small_shards, "--out", tmp_path / "run", "--recipe", "dmo")
     done = run_script(*words)
     assert done.returncode == 2
-    assert done.stderr == "error: no recipe called 'dmo'; did you mean demo?\n"
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "did you mean demo?" in line
 
 
 @pytest.mark.parametrize(

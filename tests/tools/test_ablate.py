@@ -13,7 +13,7 @@ from ablations import TABLES
 import dsanet
 from dsanet.engine.command_line import parse_train
 from dsanet.engine.config import plain
-from dsanet.engine.evaluation.evaluate import parse_eval
+from dsanet.engine.evaluation.config import parse_eval
 
 ROWS = {f"{number}: {row.label}": row for number, rows in TABLES.items() for row in rows}
 

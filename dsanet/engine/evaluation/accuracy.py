@@ -1,4 +1,4 @@
-"""Scores of a set of videos: top-k accuracy and mean average precision."""
+"""Metrics of a table of scores: top-k accuracy and mean average precision."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ Average = Literal["logits", "softmax"]
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """labels (N,), -1 for none -> (N, classes) bool: which classes a video shows."""
+    """Labels (N,), -1 for none, as bool (N, classes)."""
     return labels[:, None] == np.arange(classes)
 
 
 def top_k(scores: np.ndarray, relevant: np.ndarray, k: int) -> float:
-    """Share of videos with a class they show among their k best.
+    """Share of videos with one of their labels among the k classes of highest score.
 
-    scores (N, classes), relevant (N, classes) bool. A tie counts against the video, so constant
-    scores give no credit.
+    scores (N, classes), relevant (N, classes) bool. Ties count against a video, so that constant
+    scores give zero.
     """
     best = np.where(relevant, scores, -np.inf).max(1)
     at_least = (scores >= best[:, None]).sum(1)
-    # A score that is not a number compares false with itself, and is never right.
+    # at_least is 0 where the best score is NaN, which does not equal itself: not a hit.
     return float(((at_least >= 1) & (at_least <= k)).mean())
 
 
 def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Area under the precision envelope over recall, as ActivityNet's toolkit has it.
+    """Interpolated average precision of one class, as ActivityNet's toolkit computes it.
 
     scores (N,), relevant (N,) bool with at least one True. Among equal scores the negatives come
     first, so that ties give no credit and the order of storage does not matter.
@@ -40,27 +40,28 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
 
 
 def mean_average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Mean of the average precision over the classes that occur; both (N, classes)."""
+    """Mean average precision over the classes that occur in `relevant`; both (N, classes)."""
     present = np.flatnonzero(relevant.any(0))
     return float(np.mean([average_precision(scores[:, c], relevant[:, c]) for c in present]))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """float64 probabilities of logits, both (N, classes)."""
-    shares = np.exp(np.float64(logits) - logits.max(1, keepdims=True))
-    return np.asarray(shares / shares.sum(1, keepdims=True))
+    exponentials = np.exp(np.float64(logits) - logits.max(1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
 
 
-def scores_of(
+def compute_metrics(
     scores: np.ndarray, relevant: np.ndarray, average: Average = "logits"
 ) -> dict[str, float | int]:
-    """All scores of a table (N, classes): top1, top5, map, and the number of labelled videos.
+    """Compute top1, top5 and map over the videos that have a label, and count these.
 
+    scores (N, classes), relevant (N, classes) bool.
     average: what `scores` are means of. mAP ranks videos against each other, so it is computed on
     probabilities: logits have an offset of their own for each video.
     """
-    known = relevant.any(1)
-    scores, relevant = scores[known], relevant[known]
+    labelled = relevant.any(1)
+    scores, relevant = scores[labelled], relevant[labelled]
     if not len(scores):
         return {"top1": 0.0, "top5": 0.0, "map": 0.0, "videos": 0}
     probabilities = softmax(scores) if average == "logits" else scores

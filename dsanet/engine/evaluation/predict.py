@@ -1,4 +1,4 @@
-"""Classes of plain video files: sharded for a moment, then evaluated as any split."""
+"""Prediction of the classes of video files: they are sharded, then evaluated like a split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from dsanet.engine.errors import EngineError
 from dsanet.engine.evaluation.accuracy import softmax
 from dsanet.engine.evaluation.evaluate import EvalConfig, evaluate
-from dsanet.engine.evaluation.trained_network import Trained
+from dsanet.engine.evaluation.trained_network import TrainedNetwork
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
 from shards import ShardSettings, Source, open_split
@@ -22,7 +22,7 @@ SPLIT = "predict"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a video shows.
+    """The predicted classes of a video.
 
     Attributes:
         video: the file.
@@ -35,49 +35,52 @@ class Prediction:
     error: str | None = None
 
 
-def _settings(trained: Trained) -> ShardSettings:
-    """The frames that training saw: same size and rate, as motion JPEG."""
-    known = trained.shards
-    return ShardSettings(short_side=known["short_side"], fps=known["fps"], workers=1)
+def _settings(trained: TrainedNetwork) -> ShardSettings:
+    """Frames of the size and rate that the network was trained on, as motion JPEG."""
+    training = trained.shards
+    return ShardSettings(short_side=training["short_side"], fps=training["fps"], workers=1)
 
 
 def predict(
-    videos: Sequence[Path], trained: Trained, config: EvalConfig, world: World, top: int
+    videos: Sequence[Path], trained: TrainedNetwork, config: EvalConfig, world: World, top: int
 ) -> list[Prediction]:
-    """Score each file over clips x crops views, in the order given.
+    """Predict the `top` most probable classes of each video, in the order of `videos`.
+
+    config: clips, crops and the like; its data and split are not used.
 
     Raises:
-        EngineError: when there is no such file.
+        EngineError: when a file does not exist. One that cannot be read becomes a Prediction with
+            an error.
     """
     from shards import build_split  # loads PyAV, which only predictions need
 
     for video in videos:
         if not video.is_file():
-            raise EngineError(f"no video file {video}")
+            raise EngineError(f"{video}: no such file; give video files")
     with TemporaryDirectory(prefix="dsanet-predict-") as folder:
         sources = [Source(path, -1, f"{number:06d}") for number, path in enumerate(videos)]
         classes, settings = trained.classes, _settings(trained)
         report = build_split(sources, Path(folder), SPLIT, classes, settings)
         errors = {v["key"]: v.get("reason", v["status"]) for v in report.refused}
-        found: dict[str, np.ndarray] = {}
+        probabilities: dict[str, np.ndarray] = {}
         if report.ok:
             split = open_split(folder, SPLIT)
             config = replace(config, data=folder, split=SPLIT)
             table = evaluate(config, trained, split, world, Console(enabled=False))
             keys = [split.key(int(i)) for i in table.ids]
-            found = dict(zip(keys, softmax(table.scores), strict=True))
-    return [_prediction(s, trained.classes, found, errors, top) for s in sources]
+            probabilities = dict(zip(keys, softmax(table.scores), strict=True))
+    return [_prediction(s, trained.classes, probabilities, errors, top) for s in sources]
 
 
 def _prediction(
     source: Source,
     classes: tuple[str, ...],
-    found: dict[str, np.ndarray],
+    probabilities: dict[str, np.ndarray],
     errors: dict[str, str],
     top: int,
 ) -> Prediction:
-    if source.key not in found:
-        return Prediction(source.path, error=errors.get(source.key, "it could not be decoded"))
-    shares = found[source.key]
-    best = np.argsort(-shares, kind="stable")[:top]
-    return Prediction(source.path, tuple((classes[c], float(shares[c])) for c in best))
+    if source.key not in probabilities:
+        return Prediction(source.path, error=errors.get(source.key, "cannot be decoded"))
+    row = probabilities[source.key]
+    best = np.argsort(-row, kind="stable")[:top]
+    return Prediction(source.path, tuple((classes[c], float(row[c])) for c in best))

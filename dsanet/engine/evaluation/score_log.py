@@ -1,8 +1,8 @@
-"""Scores kept as they are made, so that an evaluation that is killed goes on where it was.
+"""Scores are saved as they are made, so that an interrupted evaluation can continue.
 
-`OUT/partial/` holds `settings.json`, what the scores were made with, and a file of each process to
-which a record is appended for every video. A record carries its CRC-32: one that a crash has cut
-short or spoilt is not read, and its video is scored again.
+The folder `OUT/partial/` holds `settings.json`, with which the scores were made, and one file per
+process, to which a record is appended for each video. A record ends with its CRC-32: one that a
+crash truncated or damaged is ignored, and its video is scored again.
 """
 
 from __future__ import annotations
@@ -22,129 +22,66 @@ from dsanet.engine.evaluation.scoring import ScoreTable
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop
 
-NAME = "partial"
-MARK = "settings.json"
+FOLDER = "partial"
+SETTINGS = "settings.json"
 SCORES = "scores-*.bin"
 
 
-def _record(classes: int) -> np.dtype:
-    fields = [("id", "<i8"), ("label", "<i8"), ("scores", "<f4", (classes,)), ("crc", "<u4")]
-    return np.dtype(fields)
+class ScoreLog:
+    """The log of one evaluation, which may have any number of processes.
 
+    Two evaluations must not write to the same folder at the same time.
 
-def _checksums(records: np.ndarray) -> np.ndarray:
-    """CRC-32 of each record but for its last four bytes."""
-    return np.array([zlib.crc32(record.tobytes()[:-4]) for record in records], np.uint32)
-
-
-def difference(before: Any, now: Any, name: str = "") -> str | None:
-    """The first setting that differs, or None: `protocol.clips was 8, now it is 4`."""
-    if before == now:
-        return None
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return f"{name or 'it'} was {before}, now it is {now}"
-    key = next(k for k in [*before, *now] if before.get(k) != now.get(k))
-    return difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-
-
-class Journal:
-    """The kept scores of one evaluation, and the end of it when a signal asks for that.
-
-    Only one evaluation at a time may write into a folder; it may have any number of processes.
+    out: folder of the evaluation. classes: length of a row of scores.
     """
 
     def __init__(
         self, out: Path, classes: int, world: World, signals: Signals | None = None
     ) -> None:
-        self.folder = out / NAME
+        self.folder = out / FOLDER
         self.world = world
         self.signals = signals or Signals()
-        self.dtype = _record(classes)
+        self.dtype = _record_dtype(classes)
         self.file = self.folder / f"scores-{world.rank:05d}.bin"
 
-    def begin(self, settings: dict[str, Any], say: Callable[[str], None]) -> ScoreTable:
-        """What an earlier start with the same settings has scored; every process must call it.
+    def open(self, settings: dict[str, Any], report: Callable[[str], None]) -> ScoreTable:
+        """Read the scores of an earlier start with the same settings; every process must call it.
 
-        Scores made in another way are dropped, which is said.
+        Scores made with other settings are deleted, and a warning is reported.
 
         Raises:
             EngineError: when the folder can't be written.
         """
-        with self._writing():
-            data = self._open(settings, say).tobytes() if self.world.main else b""
+        with self._named_errors():
+            data = self._read_or_reset(settings, report).tobytes() if self.world.main else b""
         records = np.frombuffer(self.world.broadcast(data), self.dtype)
-        with self._writing():
-            self._mend()
+        with self._named_errors():
+            self._truncate_to_whole_records()
         _, first = np.unique(records["id"], return_index=True)
-        kept = records[first]
-        return ScoreTable(kept["id"], kept["label"], kept["scores"])
+        unique = records[first]
+        return ScoreTable(unique["id"], unique["label"], unique["scores"])
 
-    def _open(self, settings: dict[str, Any], say: Callable[[str], None]) -> np.ndarray:
-        mark = self.folder / MARK
-        wanted = json.loads(json.dumps(settings))
-        records = np.zeros(0, self.dtype)
-        if mark.is_file():
-            before = _read(mark)
-            if before == wanted:
-                return self._read_all()
-            why = f"{mark} is damaged"
-            if before is not None:
-                why = f"{self.folder} holds scores made in another way: "
-                why += str(difference(before, wanted))
-            say(f"WARNING: starting anew, {why}")
-        self._clear()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(mark, json.dumps(settings, indent=1).encode())
-        return records
-
-    def _read_all(self) -> np.ndarray:
-        found = [np.zeros(0, self.dtype)]
-        for path in sorted(self.folder.glob(SCORES)):
-            data = path.read_bytes()
-            found.append(np.frombuffer(data[: _whole(len(data), self.dtype)], self.dtype))
-        records = np.concatenate(found)
-        return records[_checksums(records) == records["crc"]]
-
-    def _mend(self) -> None:
-        """Cut off what a crash has left of a record, so that the next one begins at its place."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.file.open("ab") as file:
-            file.truncate(_whole(file.tell(), self.dtype))
-
-    def _clear(self) -> None:
-        """Drop what was kept, and no more: a folder of that name may hold other things."""
-        for path in (*self.folder.glob(f"{MARK}*"), *self.folder.glob(SCORES)):
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise EngineError(
-                f"cannot keep scores in {self.folder}: {error.strerror}; make room there, or give "
-                "another --out"
-            ) from error
-
-    def add(self, rows: ScoreTable) -> bool:
-        """Append the scores of videos (id -1: none); whether a signal asks to stop now.
+    def append(self, table: ScoreTable) -> None:
+        """Append the scores of a batch, without its rows of id -1.
 
         Raises:
             EngineError: when they can't be written.
         """
-        there = rows.ids >= 0
-        records = np.zeros(int(there.sum()), self.dtype)
-        records["id"], records["label"] = rows.ids[there], rows.labels[there]
-        records["scores"] = rows.scores[there]
+        valid = table.ids >= 0
+        records = np.zeros(int(valid.sum()), self.dtype)
+        records["id"], records["label"] = table.ids[valid], table.labels[valid]
+        records["scores"] = table.scores[valid]
         records["crc"] = _checksums(records)
-        with self._writing(), self.file.open("ab", buffering=0) as file:
+        with self._named_errors(), self.file.open("ab", buffering=0) as file:
             file.write(records.tobytes())
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether this process has received a signal to stop."""
         return bool(self.signals.stop)
 
-    def agree(self) -> None:
-        """Leave together if a signal has come to any process; every process must call it.
+    def raise_if_stopped(self) -> None:
+        """End the evaluation if any process has received a signal; every process must call it.
 
         Raises:
             Interrupted: on all processes alike.
@@ -154,17 +91,86 @@ class Journal:
             raise Interrupted(stop)
 
     def remove(self) -> None:
-        """Drop the kept scores: they are in scores.npz now."""
+        """Delete the log, once its scores are in scores.npz."""
         with contextlib.suppress(OSError):
             self._clear()
 
+    def _read_or_reset(self, settings: dict[str, Any], report: Callable[[str], None]) -> np.ndarray:
+        path = self.folder / SETTINGS
+        if path.is_file():
+            earlier, current = _read_json(path), json.loads(json.dumps(settings))
+            if earlier == current:
+                return self._read_records()
+            reason = f"{path} is damaged"
+            if earlier is not None:
+                difference = first_difference(earlier, current)
+                reason = f"{self.folder} has scores of other settings: {difference}"
+            report(f"WARNING: all videos are scored again, {reason}")
+        self._clear()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(settings, indent=1).encode())
+        return np.zeros(0, self.dtype)
 
-def _whole(size: int, dtype: np.dtype) -> int:
-    return size - size % dtype.itemsize
+    def _read_records(self) -> np.ndarray:
+        """The intact records of all files."""
+        parts = [np.zeros(0, self.dtype)]
+        for path in sorted(self.folder.glob(SCORES)):
+            data = path.read_bytes()
+            parts.append(np.frombuffer(data[: self._size_of_whole_records(len(data))], self.dtype))
+        records = np.concatenate(parts)
+        return records[_checksums(records) == records["crc"]]
+
+    def _truncate_to_whole_records(self) -> None:
+        """Cut off a partial record at the end of this process's file, to align the next one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab") as file:
+            file.truncate(self._size_of_whole_records(file.tell()))
+
+    def _size_of_whole_records(self, size: int) -> int:
+        return size - size % self.dtype.itemsize
+
+    def _clear(self) -> None:
+        """Delete the files of a log, but no others that a user keeps in the folder."""
+        for path in (*self.folder.glob(f"{SETTINGS}*"), *self.folder.glob(SCORES)):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Turn an OSError into an EngineError that names the folder."""
+        try:
+            yield
+        except OSError as error:
+            raise EngineError(
+                f"{self.folder}: cannot save scores: {error.strerror}; free some space, or give "
+                "another --out"
+            ) from error
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The settings in a file, None where it is damaged."""
+def first_difference(earlier: Any, current: Any, name: str = "") -> str | None:
+    """The first setting that differs, or None: "protocol.clips was 8, is now 4"."""
+    if earlier == current:
+        return None
+    if not (isinstance(earlier, dict) and isinstance(current, dict)):
+        return f"{name} was {earlier}, is now {current}"
+    key = next(k for k in [*earlier, *current] if earlier.get(k) != current.get(k))
+    inner = f"{name}.{key}" if name else key
+    return first_difference(earlier.get(key), current.get(key), inner)
+
+
+def _record_dtype(classes: int) -> np.dtype:
+    fields = [("id", "<i8"), ("label", "<i8"), ("scores", "<f4", (classes,)), ("crc", "<u4")]
+    return np.dtype(fields)
+
+
+def _checksums(records: np.ndarray) -> np.ndarray:
+    """CRC-32 of each record without its last four bytes, which are for the CRC."""
+    return np.array([zlib.crc32(record.tobytes()[:-4]) for record in records], np.uint32)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None if it is damaged."""
     try:
         content = json.loads(path.read_text())
     except ValueError:

@@ -1,4 +1,4 @@
-"""Scores of videos from their views: every video once, whatever the number of processes."""
+"""Scores of videos, averaged over their views, gathered from all processes."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from dsanet.engine.errors import UsageError
 from dsanet.engine.evaluation.accuracy import Average, one_hot
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
+from dsanet.errors import require
 from pipelines import EvalLoader
 from shards import Split
 
 
 def group_views(clips: Tensor, segments: int | None) -> Tensor:
-    """Form the network's inputs from the views of a video.
+    """Arrange the views of videos as inputs of the network.
 
-    uint8 (B, crops, clips, T, H, W, 3) -> (B, crops x passes, U, T, H, W, 3). A network that mixes
-    U snippets gets, in pass g of the G = clips / U passes, the clips g, g + G, g + 2G, ... of one
-    crop: each group spans the whole video. Others get one clip at a time (U = 1).
+    clips: uint8 (B, crops, clips, T, H, W, 3).
+    segments: U, the number of snippets that the network mixes; None takes clips one by one, U = 1.
+
+    Returns uint8 (B, crops x G, U, T, H, W, 3) with G = clips / U. Input g of a crop has its clips
+    g, g + G, g + 2G, ..., so that each input spans the whole video.
 
     Raises:
-        UsageError: when U does not divide the clips.
+        UsageError: when the number of clips is not a multiple of U.
     """
     length = segments or 1
     count = clips.shape[2]
-    if count % length:
-        raise UsageError(
-            f"this network mixes {length} snippets of a video, which {count} clips do not fill: "
-            f"take a multiple, such as --clips {2 * length}"
-        )
+    must = f"be a multiple of the {length} snippets that the network mixes"
+    require(count % length == 0, "clips", must, count, UsageError)
     grouped = clips.unflatten(2, (length, count // length)).transpose(2, 3)
     return grouped.flatten(1, 2).contiguous()
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """The network with its way of averaging views.
+    """Scores batches of videos: a network, and how its outputs for views are averaged.
 
     Attributes:
         network: uint8 (B, U, T, H, W, 3) -> logits (B, classes), in evaluation mode.
-        segments: U that it mixes, or None.
-        average: `logits` as the release does, or `softmax` of each view.
+        segments: U, the number of snippets that it mixes, or None.
+        average: average `logits`, as the authors' code does, or the `softmax` of each view.
     """
 
     network: nn.Module
@@ -69,59 +69,68 @@ class Scorer:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores by video: ids (N,) ascending, labels (N,), scores (N, classes)."""
+    """Scores of videos: ids int64 (N,), labels int64 (N,), scores float32 (N, classes).
+
+    The result of an evaluation is sorted by id and has each video once. In the table of a batch an
+    id of -1 marks a row to ignore.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
 
     def relevant(self, split: Split) -> np.ndarray:
-        """(N, classes) bool: every class that a video shows, by the split's labels."""
-        shown = one_hot(self.labels, self.scores.shape[1])
+        """All labels of the table's videos in the split, as bool (N, classes)."""
+        relevant = one_hot(self.labels, self.scores.shape[1])
         for row in np.flatnonzero(split.samples["num_labels"][self.ids] > 1):
-            shown[row, list(split.labels(int(self.ids[row])))] = True
-        return shown
+            relevant[row, list(split.labels(int(self.ids[row])))] = True
+        return relevant
 
 
 def score_batches(
-    scorer: Scorer, loader: EvalLoader, world: World, console: Console, wanted: np.ndarray
+    scorer: Scorer, loader: EvalLoader, world: World, console: Console, ids: np.ndarray
 ) -> Iterator[ScoreTable]:
-    """Scores of this process's batches; a row without a video, or with one not wanted, has id -1.
+    """Yield the scores of each batch of this process; rows to ignore have id -1.
 
-    wanted: for each video of the loader its id, or -1.
+    ids: id of each video of the loader, -1 for videos that need no scores.
     """
     classes = 0
     for batch in loader:
-        ids = np.where(batch.valid, wanted[batch.ids], -1)
-        if not classes or (ids >= 0).any():
+        batch_ids = np.where(batch.valid, ids[batch.ids], -1)
+        if not classes or (batch_ids >= 0).any():
             scores = scorer(batch.clips)
             classes = scores.shape[1]
         else:
-            scores = np.zeros((len(ids), classes), np.float32)
-        yield ScoreTable(ids, batch.labels.numpy(), scores)
+            scores = np.zeros((len(batch_ids), classes), np.float32)
+        yield ScoreTable(batch_ids, batch.labels.numpy(), scores)
         console.advance(len(batch.ids) * world.size)
 
 
 def score_split(scorer: Scorer, loader: EvalLoader, world: World, console: Console) -> ScoreTable:
-    """Score every video of the loader's split and gather the table on all processes."""
-    wanted = np.arange(len(loader.split))
-    return merged(world, list(score_batches(scorer, loader, world, console, wanted)))
+    """Score every video of the loader's split; the same table on every process."""
+    ids = np.arange(len(loader.split))
+    return merge_tables(world, list(score_batches(scorer, loader, world, console, ids)))
 
 
-def merged(world: World, rows: list[ScoreTable], kept: ScoreTable | None = None) -> ScoreTable:
-    """One table of the rows of all processes, which have equally many, and of what was kept."""
-    tables = [kept] if kept else []
-    if rows:
-        columns = ([getattr(r, name) for r in rows] for name in ("ids", "labels", "scores"))
-        tables.append(ScoreTable(*(_gathered(world, column) for column in columns)))
-    ids, labels, scores = (
-        np.concatenate([getattr(t, name) for t in tables]) for name in ("ids", "labels", "scores")
-    )
-    # A padded slot has no id; a video that two processes scored would be found twice.
-    found, first = np.unique(ids, return_index=True)
-    first = first[found >= 0]
+def merge_tables(
+    world: World, batches: list[ScoreTable], earlier: ScoreTable | None = None
+) -> ScoreTable:
+    """Merge the tables of all processes into one, sorted by id, without rows to ignore.
+
+    batches: tables of this process; every process must have equally many rows in all.
+    earlier: scores from an earlier start, the same on every process.
+    """
+    columns = ("ids", "labels", "scores")
+    tables = [earlier] if earlier else []
+    if batches:
+        gathered = (_gather(world, [getattr(b, name) for b in batches]) for name in columns)
+        tables.append(ScoreTable(*gathered))
+    ids, labels, scores = (np.concatenate([getattr(t, name) for t in tables]) for name in columns)
+    # Of a video that two processes scored, the first row counts.
+    unique, first = np.unique(ids, return_index=True)
+    first = first[unique >= 0]
     return ScoreTable(ids[first], labels[first], scores[first])
 
 
-def _gathered(world: World, parts: list[np.ndarray]) -> np.ndarray:
+def _gather(world: World, parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(world.gather(np.concatenate(parts)))

@@ -1,4 +1,4 @@
-"""A network out of a checkpoint."""
+"""Loading a trained network from a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from pipelines import SamplingConfig
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network out of a checkpoint, with what its inputs must be like.
+class TrainedNetwork:
+    """A trained network and what is known about its training.
 
     Attributes:
-        source: the file it came from.
-        size: side of its training crops.
+        model: the network, on the CPU, in evaluation mode.
+        name: its name in `dsanet.list_models()`.
+        sampling: of the frames it was trained on.
+        classes: names, in the order of the logits.
+        size: side of its training crops in pixels.
+        source: the checkpoint file.
         samples: videos it was trained on, counting repetitions.
-        shards: settings of the shards it was trained on.
+        shards: settings with which the training split was sharded.
     """
 
     model: nn.Module
@@ -35,13 +39,14 @@ class Trained:
     shards: dict[str, Any]
 
 
-def load_trained(path: Path, which: str = "last") -> Trained:
-    """Rebuild the network of a checkpoint, on the CPU, in evaluation mode.
+def load_trained(path: Path, which: str = "last") -> TrainedNetwork:
+    """Load the network of a checkpoint, with averaged weights if the run has them.
 
-    Averaged weights are taken where the run kept them.
+    path: run folder, or a checkpoint file.
+    which: of a run folder, `last` or `best`.
 
     Raises:
-        EngineError: when there is none or it is damaged.
+        EngineError: when there is no checkpoint, or it is damaged.
     """
     source = find_checkpoint(path, which)
     verify(source)
@@ -55,4 +60,4 @@ def load_trained(path: Path, which: str = "last") -> Trained:
     model.eval()
     size = config["augment"]["size"]
     name, samples, shards = config["model"], content["samples"], content["shards"]
-    return Trained(model, name, sampling, classes, size, source, samples, shards)
+    return TrainedNetwork(model, name, sampling, classes, size, source, samples, shards)

@@ -1,4 +1,4 @@
-"""Validation within training: U centre snippets, one centre crop."""
+"""Validation during training: one input of U centre snippets and one centre crop per video."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dsanet.engine import execution
 from dsanet.engine.config import TrainConfig
-from dsanet.engine.evaluation.accuracy import scores_of
+from dsanet.engine.evaluation.accuracy import compute_metrics
 from dsanet.engine.evaluation.scoring import Scorer, score_split
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
@@ -17,7 +17,7 @@ from shards import Split
 
 
 class Validator:
-    """The validation split with its loader and the compiled network."""
+    """Scores a network on the validation split."""
 
     def __init__(
         self, config: TrainConfig, world: World, split: Split, precision: str, console: Console
@@ -33,12 +33,13 @@ class Validator:
             clips=None,
             crops=1,
             crop_size=config.augment.size,
-            # The paper's proportion: a crop of 224 out of a short side of 256.
+            # As in the paper, where a crop of 224 is taken from a short side of 256.
             resize_short=round(config.augment.size * 256 / 224),
             rank=Rank(world.rank, world.size, str(world.device)),
         )
 
     def _compiled(self, model: nn.Module) -> nn.Module:
+        """The network, compiled once as long as it is the same object."""
         if self._network is None or self._network[0] is not model:
             network = execution.compiled(
                 model, self.config.compile, self.world.device, lambda _: None
@@ -51,16 +52,19 @@ class Validator:
         return Scorer(self._compiled(model), segments, self.precision, self.world.device)
 
     def run(self, model: nn.Module) -> dict[str, Any]:
-        """Scores of the network on the validation split; the same on every process."""
+        """Metrics of the network on the validation split, the same on every process.
+
+        Every process must call it.
+        """
         model.eval()
         self.console.start_progress(len(self.split), lines=False)
         table = score_split(self._scorer(model), self.loader, self.world, self.console)
         self.console.start_progress(0)
         model.train()
-        return scores_of(table.scores, table.relevant(self.split))
+        return compute_metrics(table.scores, table.relevant(self.split))
 
-    def rehearse(self, model: nn.Module, clips: Tensor) -> None:
-        """Score one batch, so that validation fails now if it must."""
+    def score_batch(self, model: nn.Module, clips: Tensor) -> None:
+        """Score one batch of uint8 clips (B, U, T, H, W, 3), to find out whether it works."""
         model.eval()
         self._scorer(model)(clips)
 

@@ -11,7 +11,7 @@ from dsanet.engine import UsageError
 from dsanet.engine.cli_errors import describe
 from dsanet.engine.command_line import parse_train
 from dsanet.engine.config import TrainConfig
-from dsanet.engine.evaluation.evaluate import parse_eval
+from dsanet.engine.evaluation.config import parse_eval
 
 
 def demo(*more: str) -> TrainConfig:

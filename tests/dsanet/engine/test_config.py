@@ -10,7 +10,7 @@ import pytest
 from dsanet.engine import UsageError
 from dsanet.engine.command_line import parse_train
 from dsanet.engine.config import RuntimeConfig, TrainConfig, ValidationConfig
-from dsanet.engine.evaluation.evaluate import EvalConfig, parse_eval
+from dsanet.engine.evaluation.config import EvalConfig, parse_eval
 from dsanet.engine.optim import ScheduleConfig
 
 

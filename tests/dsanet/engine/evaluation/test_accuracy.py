@@ -1,4 +1,4 @@
-"""Scores against slow definitions."""
+"""Metrics against their definitions, written out slowly."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from dsanet.engine.evaluation.accuracy import (
     average_precision,
+    compute_metrics,
     mean_average_precision,
     one_hot,
-    scores_of,
     softmax,
     top_k,
 )
@@ -54,13 +54,13 @@ def test_top_k(k: int, table: tuple[np.ndarray, np.ndarray]) -> None:
     assert top_k(scores, one_hot(labels, 7), k) == pytest.approx(slow_top_k(scores, labels, k))
 
 
-def test_constant_or_broken_scores_get_no_credit() -> None:
+def test_constant_or_nan_scores_count_as_wrong() -> None:
     relevant = one_hot(np.array([0, 1, 2]), 7)
     assert top_k(np.zeros((3, 7)), relevant, 5) == 0
     assert top_k(np.full((3, 7), np.nan), relevant, 5) == 0
 
 
-def test_any_of_several_labels_counts() -> None:
+def test_any_of_several_labels_is_a_hit() -> None:
     scores = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
     relevant = np.array([[True, False, True], [True, True, False]])
     assert top_k(scores, relevant, 1) == 0.5
@@ -74,15 +74,15 @@ def test_average_precision(table: tuple[np.ndarray, np.ndarray]) -> None:
         assert average_precision(scores[:, c], labels == c) == pytest.approx(expected)
 
 
-def test_several_labels_a_video_and_absent_classes() -> None:
+def test_map_with_several_labels_per_video_and_an_absent_class() -> None:
     scores = np.array([[3.0, 1.0, 0.0], [2.0, 3.0, 0.0], [1.0, 2.0, 0.0]])
     relevant = np.array([[True, False, False], [True, True, False], [False, True, False]])
     assert mean_average_precision(scores, relevant) == pytest.approx(1.0)
 
 
-def test_unlabelled_videos_are_not_scored() -> None:
+def test_unlabelled_videos_are_not_counted() -> None:
     scores = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert scores_of(scores, one_hot(np.array([0, -1]), 2))["videos"] == 1
+    assert compute_metrics(scores, one_hot(np.array([0, -1]), 2))["videos"] == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -109,8 +109,10 @@ def test_an_offset_per_video_changes_no_score() -> None:
     relevant = one_hot(labels, 7)
     logits = rng.normal(size=(200, 7)) + 6 * relevant
     offsets = rng.normal(0, 3, (200, 1))
-    assert scores_of(logits + offsets, relevant) == pytest.approx(scores_of(logits, relevant))
-    assert scores_of(logits, relevant)["map"] > 0.99
+    assert compute_metrics(logits + offsets, relevant) == pytest.approx(
+        compute_metrics(logits, relevant)
+    )
+    assert compute_metrics(logits, relevant)["map"] > 0.99
 
 
 def test_map_ranks_by_probability(table: tuple[np.ndarray, np.ndarray]) -> None:
@@ -124,13 +126,13 @@ def test_map_ranks_by_probability(table: tuple[np.ndarray, np.ndarray]) -> None:
     areas = [activitynet_precision(probabilities[:, c], labels == c) for c in range(7)]
     expected = pytest.approx(sum(areas) / 7)
     relevant = one_hot(labels, 7)
-    assert scores_of(logits, relevant)["map"] == expected
-    assert scores_of(probabilities, relevant, "softmax")["map"] == expected
+    assert compute_metrics(logits, relevant)["map"] == expected
+    assert compute_metrics(probabilities, relevant, "softmax")["map"] == expected
 
 
 def test_averaged_probabilities_are_ranked_as_they_are() -> None:
     """A second softmax would put the second video before the first one in class 0."""
     shares = np.array([[0.21, 0.01, 0.78], [0.17, 0.56, 0.27]])
     relevant = one_hot(np.array([0, 1]), 3)
-    assert scores_of(shares, relevant, "softmax")["map"] == 1.0
-    assert scores_of(shares, relevant, "logits")["map"] == 0.75
+    assert compute_metrics(shares, relevant, "softmax")["map"] == 1.0
+    assert compute_metrics(shares, relevant, "logits")["map"] == 0.75

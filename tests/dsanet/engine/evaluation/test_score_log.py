@@ -1,4 +1,4 @@
-"""Kept scores: read back as written, without what a crash has spoilt, or dropped loudly."""
+"""The log of scores: read back as written, without damaged records, or deleted with a warning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dsanet.engine import EngineError
-from dsanet.engine.evaluation.score_log import Journal, difference
+from dsanet.engine.evaluation.score_log import ScoreLog, first_difference
 from dsanet.engine.evaluation.scoring import ScoreTable
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop
@@ -24,141 +24,144 @@ def table(ids: list[int]) -> ScoreTable:
 
 
 class Rank(World):
-    """One of several processes, all of which hear what the first says."""
+    """One of several processes that are run one after the other, rank 0 first."""
 
-    heard = b""
+    sent = b""
 
     def broadcast(self, data: bytes) -> bytes:
         if self.main:
-            type(self).heard = data
-        return type(self).heard
+            type(self).sent = data
+        return type(self).sent
 
     def gather(self, array: np.ndarray) -> list[np.ndarray]:
         return [array, array]
 
 
-def begin(out: Path, settings: dict[str, Any] = SETTINGS) -> tuple[Journal, ScoreTable, list[str]]:
-    said: list[str] = []
-    journal = Journal(out, 3, World())
-    return journal, journal.begin(settings, said.append), said
+def open_log(
+    out: Path, settings: dict[str, Any] = SETTINGS
+) -> tuple[ScoreLog, ScoreTable, list[str]]:
+    lines: list[str] = []
+    log = ScoreLog(out, 3, World())
+    return log, log.open(settings, lines.append), lines
 
 
-def assert_same(found: ScoreTable, expected: ScoreTable) -> None:
+def assert_same(table: ScoreTable, expected: ScoreTable) -> None:
     order = np.argsort(expected.ids)
-    np.testing.assert_array_equal(found.ids, expected.ids[order])
-    np.testing.assert_array_equal(found.labels, expected.labels[order])
-    np.testing.assert_array_equal(found.scores, expected.scores[order])
+    np.testing.assert_array_equal(table.ids, expected.ids[order])
+    np.testing.assert_array_equal(table.labels, expected.labels[order])
+    np.testing.assert_array_equal(table.scores, expected.scores[order])
 
 
-def test_what_was_scored_is_found_again_without_padding(tmp_path: Path) -> None:
-    journal, kept, _ = begin(tmp_path)
-    assert not len(kept.ids)
-    journal.add(table([5, -1, 2]))
-    journal.add(table([9]))
-    _, kept, said = begin(tmp_path)
-    assert_same(kept, table([5, 2, 9]))
-    assert not said
+def test_scores_are_read_back_without_padding(tmp_path: Path) -> None:
+    log, earlier, _ = open_log(tmp_path)
+    assert not len(earlier.ids)
+    log.append(table([5, -1, 2]))
+    log.append(table([9]))
+    _, earlier, lines = open_log(tmp_path)
+    assert_same(earlier, table([5, 2, 9]))
+    assert not lines
 
 
-def test_records_of_all_processes_are_found_on_another_number_of_them(tmp_path: Path) -> None:
+def test_scores_are_read_back_on_another_number_of_processes(tmp_path: Path) -> None:
     for rank in range(3):
-        journal = Journal(tmp_path, 3, Rank(rank, 3))
-        journal.begin(SETTINGS, print)
-        journal.add(table([10 + rank, 20 + rank]))
+        log = ScoreLog(tmp_path, 3, Rank(rank, 3))
+        log.open(SETTINGS, print)
+        log.append(table([10 + rank, 20 + rank]))
     ids = [10, 11, 12, 20, 21, 22]
-    assert_same(begin(tmp_path)[1], table(ids))
-    # A process that sees other files than the first one believes the first.
-    first, second = (Journal(tmp_path, 3, Rank(rank, 2)) for rank in (0, 1))
-    first.begin(SETTINGS, print)
+    assert_same(open_log(tmp_path)[1], table(ids))
+    # All processes take what rank 0 has read, also where they see other files.
+    first, second = (ScoreLog(tmp_path, 3, Rank(rank, 2)) for rank in (0, 1))
+    first.open(SETTINGS, print)
     (tmp_path / "partial" / "scores-00002.bin").unlink()
-    assert_same(second.begin(SETTINGS, print), table(ids))
+    assert_same(second.open(SETTINGS, print), table(ids))
 
 
 @pytest.mark.parametrize("cut", [1, 4, 20])
-def test_a_record_that_was_cut_short_is_scored_again(cut: int, tmp_path: Path) -> None:
-    journal, *_ = begin(tmp_path)
-    journal.add(table([1, 2, 3]))
-    content = journal.file.read_bytes()
-    journal.file.write_bytes(content[:-cut])
-    journal, kept, _ = begin(tmp_path)
-    assert_same(kept, table([1, 2]))
-    journal.add(table([3, 4]))
-    assert_same(begin(tmp_path)[1], table([1, 2, 3, 4]))
+def test_a_truncated_record_is_ignored(cut: int, tmp_path: Path) -> None:
+    log, *_ = open_log(tmp_path)
+    log.append(table([1, 2, 3]))
+    content = log.file.read_bytes()
+    log.file.write_bytes(content[:-cut])
+    log, earlier, _ = open_log(tmp_path)
+    assert_same(earlier, table([1, 2]))
+    log.append(table([3, 4]))
+    assert_same(open_log(tmp_path)[1], table([1, 2, 3, 4]))
 
 
-@pytest.mark.parametrize("at", range(0, 32, 5))
-def test_a_record_that_was_spoilt_is_scored_again(at: int, tmp_path: Path) -> None:
-    journal, *_ = begin(tmp_path)
-    journal.add(table([1, 2]))
-    content = bytearray(journal.file.read_bytes())
-    content[at] ^= 1
-    journal.file.write_bytes(content)
-    assert_same(begin(tmp_path)[1], table([2]))
+@pytest.mark.parametrize("byte", range(0, 32, 5))
+def test_a_damaged_record_is_ignored(byte: int, tmp_path: Path) -> None:
+    log, *_ = open_log(tmp_path)
+    log.append(table([1, 2]))
+    content = bytearray(log.file.read_bytes())
+    content[byte] ^= 1
+    log.file.write_bytes(content)
+    assert_same(open_log(tmp_path)[1], table([2]))
 
 
-def test_blocks_of_zeros_after_a_crash_are_no_video_0(tmp_path: Path) -> None:
-    journal, *_ = begin(tmp_path)
-    journal.add(table([1]))
-    size = journal.file.stat().st_size
-    with journal.file.open("ab") as file:
+def test_zeros_after_a_crash_are_not_read_as_video_0(tmp_path: Path) -> None:
+    log, *_ = open_log(tmp_path)
+    log.append(table([1]))
+    size = log.file.stat().st_size
+    with log.file.open("ab") as file:
         file.truncate(3 * size)
-    assert_same(begin(tmp_path)[1], table([1]))
+    assert_same(open_log(tmp_path)[1], table([1]))
 
 
-def test_scores_made_in_another_way_are_dropped_and_the_difference_named(tmp_path: Path) -> None:
-    journal, *_ = begin(tmp_path)
-    journal.add(table([1]))
+def test_scores_of_other_settings_are_deleted_and_the_difference_is_named(tmp_path: Path) -> None:
+    log, *_ = open_log(tmp_path)
+    log.append(table([1]))
     other = SETTINGS | {"protocol": {"clips": 4, "crops": (1, 3)}}
-    _, kept, [line] = begin(tmp_path, other)
-    assert not len(kept.ids)
-    assert "protocol.clips was 8, now it is 4" in line
-    assert "starting anew" in line
-    assert begin(tmp_path, other)[2] == []
+    _, earlier, [line] = open_log(tmp_path, other)
+    assert not len(earlier.ids)
+    assert "protocol.clips was 8, is now 4" in line
+    assert "all videos are scored again" in line
+    assert open_log(tmp_path, other)[2] == []
 
 
-def test_a_damaged_mark_starts_anew(tmp_path: Path) -> None:
-    journal, *_ = begin(tmp_path)
-    journal.add(table([1]))
-    (journal.folder / "settings.json").write_text('{"checkp')
-    _, kept, [line] = begin(tmp_path)
-    assert not len(kept.ids)
-    assert line.endswith(f"starting anew, {journal.folder / 'settings.json'} is damaged")
+def test_with_damaged_settings_all_videos_are_scored_again(tmp_path: Path) -> None:
+    log, *_ = open_log(tmp_path)
+    log.append(table([1]))
+    (log.folder / "settings.json").write_text('{"checkp')
+    _, earlier, [line] = open_log(tmp_path)
+    assert not len(earlier.ids)
+    assert line.endswith(f"scored again, {log.folder / 'settings.json'} is damaged")
 
 
-def test_nothing_but_scores_is_ever_removed(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_not_deleted(tmp_path: Path) -> None:
     own = tmp_path / "partial" / "thesis.txt"
     own.parent.mkdir()
     own.write_text("mine")
-    journal, *_ = begin(tmp_path)
-    journal.add(table([1]))
-    begin(tmp_path, SETTINGS | {"checkpoint": "other"})
-    journal.remove()
+    log, *_ = open_log(tmp_path)
+    log.append(table([1]))
+    open_log(tmp_path, SETTINGS | {"checkpoint": "other"})
+    log.remove()
     assert [path.name for path in own.parent.iterdir()] == ["thesis.txt"]
     own.unlink()
-    journal.remove()
-    assert not journal.folder.exists()
+    log.remove()
+    assert not log.folder.exists()
 
 
-def test_a_folder_that_cannot_be_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EngineError, match=r"file/partial: Not a directory; .* --out"):
-        begin(tmp_path / "file")
+    with pytest.raises(EngineError, match=r"file/partial: cannot save scores: .*; .* --out"):
+        open_log(tmp_path / "file")
 
 
-def test_differences_are_named_by_their_place() -> None:
-    assert difference({"a": {"b": 1}}, {"a": {"b": 1}}) is None
-    assert difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b was 1, now it is 2"
-    assert difference({"a": 1}, {"a": 1, "b": 2}) == "b was None, now it is 2"
+def test_a_difference_is_named_by_its_key() -> None:
+    assert first_difference({"a": {"b": 1}}, {"a": {"b": 1}}) is None
+    assert first_difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b was 1, is now 2"
+    assert first_difference({"a": 1}, {"a": 1, "b": 2}) == "b was None, is now 2"
 
 
-def test_all_leave_when_one_is_told(tmp_path: Path) -> None:
+def test_a_signal_ends_the_evaluation_on_all_processes(tmp_path: Path) -> None:
     signals = Signals()
-    journal = Journal(tmp_path, 3, World(), signals)
-    journal.begin(SETTINGS, print)
-    assert not journal.add(table([1]))
-    journal.agree()
+    log = ScoreLog(tmp_path, 3, World(), signals)
+    log.open(SETTINGS, print)
+    log.append(table([1]))
+    assert not log.stop_requested
+    log.raise_if_stopped()
     signals.stop = Stop.REQUEUE
-    assert journal.add(table([2]))
-    with pytest.raises(Interrupted) as told:
-        journal.agree()
-    assert told.value.stop.exit_code == 138
+    assert log.stop_requested
+    with pytest.raises(Interrupted) as interruption:
+        log.raise_if_stopped()
+    assert interruption.value.stop.exit_code == 138

@@ -1,4 +1,4 @@
-"""Views of a video: which clips meet in a group, and what is averaged."""
+"""Views of a video: which clips form an input, and what is averaged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dsanet.engine import UsageError
-from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, group_views, merged
+from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, group_views, merge_tables
 from dsanet.engine.launch.distributed import World
 
 
@@ -22,27 +22,27 @@ def views(B: int, C: int, K: int) -> Tensor:
     return out
 
 
-def test_each_group_is_of_one_crop_and_spans_the_video() -> None:
+def test_each_input_has_clips_of_one_crop_and_spans_the_video() -> None:
     groups = group_views(views(2, 3, 8), segments=4)
     assert groups.shape == (2, 6, 4, 1, 1, 1, 3)
     for b in range(2):
-        found = [[tuple(s.flatten().tolist()) for s in group] for group in groups[b]]
+        inputs = [[tuple(s.flatten().tolist()) for s in group] for group in groups[b]]
         # Pass g of G = 2 takes the clips g, g + 2, g + 4, g + 6 of a crop, in order.
         expected = [[(b, c, g + 2 * u) for u in range(4)] for c in range(3) for g in range(2)]
-        assert found == expected
+        assert inputs == expected
 
 
-def test_a_network_without_segments_sees_one_clip_at_a_time() -> None:
+def test_a_network_without_segments_takes_clips_one_by_one() -> None:
     groups = group_views(views(1, 3, 10), segments=None)
     assert groups.shape == (1, 30, 1, 1, 1, 1, 3)
 
 
-def test_clips_that_do_not_fill_the_segments_are_refused() -> None:
-    with pytest.raises(UsageError, match="mixes 4 snippets"):
+def test_a_number_of_clips_that_is_no_multiple_of_the_segments_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"clips must be a multiple of the 4 snippets .*, got 6"):
         group_views(views(1, 1, 6), segments=4)
 
 
-class Telling(nn.Module):
+class OrderedNetwork(nn.Module):
     """Logits that depend on the order of the snippets in a group."""
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Telling(nn.Module):
 
 
 def scorer(average: str = "logits", segments: int | None = 4) -> Scorer:
-    return Scorer(Telling(), segments, "fp32", torch.device("cpu"), average)  # type: ignore[arg-type]
+    return Scorer(OrderedNetwork(), segments, "fp32", torch.device("cpu"), average)  # type: ignore[arg-type]
 
 
 def random_views() -> Tensor:
@@ -60,8 +60,8 @@ def random_views() -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
 
-def test_scores_are_the_mean_over_views_by_hand() -> None:
-    clips, network = random_views(), Telling()
+def test_scores_are_the_mean_over_views() -> None:
+    clips, network = random_views(), OrderedNetwork()
     for average in ("logits", "softmax"):
         rows = []
         for c, g in itertools.product(range(3), range(2)):
@@ -71,7 +71,7 @@ def test_scores_are_the_mean_over_views_by_hand() -> None:
         np.testing.assert_allclose(scorer(average)(clips), expected, rtol=1e-5)
 
 
-def test_crops_and_passes_commute_but_snippets_do_not() -> None:
+def test_scores_depend_on_the_order_of_snippets_but_not_of_crops_and_passes() -> None:
     clips = random_views()
     base = scorer()(clips)
     np.testing.assert_allclose(scorer()(clips.flip(1)), base, rtol=1e-4, atol=1e-4)
@@ -80,11 +80,11 @@ def test_crops_and_passes_commute_but_snippets_do_not() -> None:
     assert not np.allclose(scorer()(clips.flip(2)), base, rtol=1e-2)
 
 
-def test_the_table_drops_padding_and_doubles() -> None:
+def test_merging_drops_padding_and_duplicates() -> None:
     ids = np.array([2, 0, -1, 1, 2])
     scores = np.arange(5, dtype=np.float32)[:, None]
     rows = ScoreTable(ids, np.array([7, 5, 9, 6, 7]), scores)
-    table = merged(World(), [rows])
+    table = merge_tables(World(), [rows])
     assert table.ids.tolist() == [0, 1, 2]
     assert table.labels.tolist() == [5, 6, 7]
     assert table.scores[:, 0].tolist() == [1, 3, 0]
