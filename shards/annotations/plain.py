@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,12 +63,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def _first_duplicate(names: Sequence[str]) -> str:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return ""
+    counts = Counter(names)
+    return next((name for name in names if counts[name] > 1), "")
 
 
 def to_label(text: str, numbers: Mapping[str, int], where: str) -> int:
