@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def small_set(tmp_path_factory) -> SmallSet:
     report = build_split(sources, root, "train", ["one", "two"], ShardSettings(workers=1))
     assert report.exit_code == 0
     return SmallSet(root, videos, sources)
+
+
+@pytest.fixture
+def copy(small_set, tmp_path) -> Path:
+    """A copy of the split of the small set, for a test to damage."""
+    return shutil.copytree(small_set.root / "train", tmp_path / "train")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from shards import ShardError, ShardSettings, Source, build_split, open_split
+from shards.build.split import Report
 
 
 def frame_bytes(split, i: int, t: int) -> bytes:
@@ -46,54 +47,11 @@ def test_frames_show_what_the_source_shows(small_set):
             assert np.sqrt((error**2).mean()) < 6
 
 
-def test_index_knows_sizes_rates_and_labels(small_set):
-    split = open_split(small_set.root, "train")
-    labels = {split.key(i): int(split.samples["label"][i]) for i in range(len(split))}
-    assert labels == {"a": 0, "b": 1, "c": 0}
-    assert set(split.samples["fps"]) == {25.0}
-    assert set(split.samples["width"]) == {96}
-    assert set(split.samples["height"]) == {64}
-    assert split.classes == ("one", "two")
-    assert split.codec == "mjpeg"
-    assert all(path.is_file() for path in split.tars)
-
-
-def test_index_is_read_only(small_set):
-    split = open_split(small_set.root, "train")
-    with pytest.raises(ValueError, match="read-only"):
-        split.frames["size"][0] = 1
-
-
-@pytest.mark.parametrize(
-    ("root", "name", "message"),
-    [
-        ("nowhere", "train", "no such folder"),
-        (".", "test", "no split 'test', it has train"),
-        ("train", "train", "train is a split, not a shard set; give the folder above it"),
-    ],
-)
-def test_a_missing_split_is_named(small_set, root, name, message):
-    with pytest.raises(ShardError, match=message):
-        open_split(small_set.root / root, name)
-
-
 def test_the_same_list_makes_the_same_bytes(small_set, tmp_path):
     sources = small_set.sources[::-1]
     build_split(sources, tmp_path, "train", ["one", "two"], ShardSettings(workers=1))
     for tar in open_split(small_set.root, "train").tars:
         assert tar.read_bytes() == (tmp_path / "train" / tar.name).read_bytes()
-
-
-def test_a_part_of_a_split_is_these_samples(small_set) -> None:
-    split = open_split(small_set.root, "train")
-    ids = np.array([len(split) - 1, 0])
-    part = split.part(ids)
-    assert len(part) == 2
-    for new, old in enumerate(ids):
-        assert (part.key(new), part.labels(new)) == (split.key(old), split.labels(old))
-        assert part.tar_path(new) == split.tar_path(old)
-        assert part.samples[new] == split.samples[old]
-    assert len(split) > 2
 
 
 def test_other_settings_do_not_mix(small_set):
@@ -123,3 +81,9 @@ def test_several_labels_are_kept_in_order(small_set, tmp_path):
     split = open_split(tmp_path, "train")
     assert split.labels(0) == (1, 0)
     assert split.samples["label"][0] == 1
+
+
+def test_a_share_without_a_good_video_is_not_a_failure(tmp_path):
+    bad = [{"status": "refused", "kind": "corrupt"}]
+    assert Report(tmp_path, bad).exit_code == 1
+    assert Report(tmp_path, bad, share=True).exit_code == 3

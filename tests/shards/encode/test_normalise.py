@@ -14,9 +14,11 @@ from shards import Source
 from shards.encode.jpeg_folder import read_jpeg_header
 from shards.encode.normalise import FrameProperties, Geometry, compute_geometry
 from shards.errors import BadVideo
-from tests.shards.media import pack_one, psnr, write_video
+from tests.shards.media import moving_squares, pack_one, psnr, write_video
 
 IDENTITY = (1, 0, 0, 1)
+
+
 # Tables of 16.16 fixed-point display matrices, and what they do to an upright array (H, W, 3).
 TURNS = {
     90: ((0, 1, -1, 0), lambda a: np.rot90(a, -1)),
@@ -67,6 +69,19 @@ def turn_mp4(path: Path, signs: tuple[int, int, int, int]) -> None:
     path.write_bytes(bytes(data))
 
 
+MATRICES = {"bt709": 1, "bt601": 6, "bt2020": 9}  # AVColorSpace
+
+
+def combing(frame: np.ndarray) -> float:
+    """How much rows differ from the mean of their neighbours: high where fields are woven."""
+    rows = frame.astype(float).mean(-1)
+    return float(np.abs(rows[1:-1] - (rows[:-2] + rows[2:]) / 2).mean())
+
+
+def properties(width: int, height: int, aspect: Fraction = Fraction(1)) -> FrameProperties:
+    return FrameProperties(width, height, "yuv420p", aspect, 2, 1, IDENTITY, False)
+
+
 @pytest.mark.parametrize("turn", TURNS)
 def test_rotation_is_applied(tmp_path, turn):
     signs, expected = TURNS[turn]
@@ -84,9 +99,6 @@ def test_pixels_become_square(tmp_path):
     packed = pack_one(tmp_path, path)
     assert (packed.metadata["width"], packed.metadata["height"]) == (170, 96)
     assert psnr(packed.rgb()[2], drawing(2, 170, 96)) > 35
-
-
-MATRICES = {"bt709": 1, "bt601": 6, "bt2020": 9}  # AVColorSpace
 
 
 @pytest.mark.parametrize("matrix", MATRICES)
@@ -147,12 +159,6 @@ def test_short_side_keeps_the_aspect_ratio(tmp_path):
     packed = pack_one(tmp_path, path, short_side=90, quality=2)
     assert (packed.metadata["width"], packed.metadata["height"]) == (120, 90)
     assert psnr(packed.rgb()[1], drawing(1, 120, 90)) > 34
-
-
-def combing(frame: np.ndarray) -> float:
-    """How much rows differ from the mean of their neighbours: high where fields are woven."""
-    rows = frame.astype(float).mean(-1)
-    return float(np.abs(rows[1:-1] - (rows[:-2] + rows[2:]) / 2).mean())
 
 
 def test_interlaced_video_is_deinterlaced(tmp_path):
@@ -227,10 +233,6 @@ def test_a_change_of_size_in_the_stream_is_scaled_to_the_first(tmp_path):
     assert "the size changes in the stream" in packed.metadata["notes"]
 
 
-def properties(width: int, height: int, aspect: Fraction = Fraction(1)) -> FrameProperties:
-    return FrameProperties(width, height, "yuv420p", aspect, 2, 1, IDENTITY, False)
-
-
 @pytest.mark.parametrize(
     ("frame", "codec", "scaled", "stored"),
     [
@@ -257,3 +259,10 @@ def test_tiny_pictures_are_refused(tmp_path):
     path = encode(tmp_path / "x.mkv", drawings(3, 8, 8))
     with pytest.raises(BadVideo, match="under 16"):
         pack_one(tmp_path, path)
+
+
+def test_sides_are_multiples_of_16_by_cropping(tmp_path):
+    frames = moving_squares(5, (250, 180))
+    packed = pack_one(tmp_path, write_video(tmp_path / "x.mp4", frames), codec="h264", quality=8)
+    assert (packed.metadata["width"], packed.metadata["height"]) == (240, 176)
+    assert psnr(packed.rgb()[2], frames[2][2:178, 5:245]) > 30  # cropped, not squashed

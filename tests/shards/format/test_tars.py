@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import tarfile
 
 import pytest
 
+from shards import ShardError
+from shards.format import tars as tars_module
 from shards.format.tars import TarWriter, Window, iter_members, read_member
 
 
@@ -21,6 +24,12 @@ def tar(tmp_path):
     writer.add("a.json", b"{}" * 300)
     writer.finish({"b": 1})
     return path
+
+
+def write_and_fail(writer):
+    with writer.stream_member("b") as window:
+        window.write(bytes(5000))
+        raise ZeroDivisionError
 
 
 def test_tarfile_reads_what_was_written(tar):
@@ -38,12 +47,6 @@ def test_members_agree_with_tarfile(tar):
             (m.name, m.size, m.offset_data) for m in archive.getmembers()
         ]
         assert read_member(file, found[0]) == b"01xy456789"
-
-
-def write_and_fail(writer):
-    with writer.stream_member("b") as window:
-        window.write(bytes(5000))
-        raise ZeroDivisionError
 
 
 def test_an_error_inside_a_member_leaves_no_trace(tmp_path):
@@ -88,3 +91,27 @@ def test_a_window_behaves_like_a_file(tmp_path):
         assert window.read() == b""
         window.seek(-2, 2)
         assert window.read(10) == b"lo"
+
+
+def test_two_writers_of_one_tar_are_kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(tars_module, "LOCK_TIMEOUT", 0.1)
+    first = TarWriter(tmp_path / "x.part")
+    first.add("a", b"kept")
+    first.flush()
+    with pytest.raises(ShardError, match=r"x\.part: another process is writing"):
+        TarWriter(tmp_path / "x.part")
+    assert b"kept" in (tmp_path / "x.part").read_bytes()
+    first.finish({}, tmp_path / "x.tar")
+    second = TarWriter(tmp_path / "x.part")  # a new file: the finished one is left alone
+    second.close()
+    assert b"kept" in (tmp_path / "x.tar").read_bytes()
+
+
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+    def no_locks(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    writer = TarWriter(tmp_path / "x.part")
+    writer.finish({}, tmp_path / "x.tar")
+    assert (tmp_path / "x.tar").is_file()
