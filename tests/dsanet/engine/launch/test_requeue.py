@@ -79,3 +79,43 @@ def test_the_file_runs_alone(scontrol: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert subprocess.run([*command, "1"]).returncode == 0
     assert scontrol.read_text() == "requeue 13\n"
     assert subprocess.run([*command, "0"]).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SLURM_JOB_ID", "13,14"),
+        ("SLURM_JOB_ID", "--help"),
+        ("SLURM_RESTART_COUNT", "PATH[$(touch x)]"),
+        ("SLURM_RESTART_COUNT", "1\n2"),
+        ("SLURM_ARRAY_JOB_ID", "13"),
+    ],
+)
+def test_variables_that_are_no_numbers_requeue_nothing(
+    scontrol: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    monkeypatch.setenv(name, value)
+    outcome = requeue(3)
+    assert not outcome.requeued
+    assert outcome.message.startswith("cannot requeue")
+    assert outcome.message.isprintable()
+    assert not scontrol.exists()
+
+
+def test_the_message_of_scontrol_is_one_printable_line(
+    scontrol: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nprintf 'not\\nnow\\033[2J'; exit 1\n")
+    assert requeue(3).message == "cannot requeue job 13: not now [2J"
+
+
+@pytest.mark.parametrize("words", [["rc[$(touch x)]"], ["-1"], ["1", "2"], []])
+def test_a_limit_that_is_no_number_is_one_line(scontrol: Path, words: list[str]) -> None:
+    command = [sys.executable, "-S", "-E", requeue_module.__file__, *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == ""
+    assert done.stdout.startswith("error: runtime.max_requeues must be a whole number")
+    assert not scontrol.exists()
