@@ -15,7 +15,7 @@
 # shellcheck source=slurm/common.sh
 source "${DSANET_HOME:-${SLURM_SUBMIT_DIR:?start this script with sbatch}}/slurm/common.sh" || exit 1
 
-enter
+enter "$@"
 in_container "$(option videos "$@")" "$(option list "$@")" "$(option classes "$@")" "$(option out "$@")"
 step -- "$PYTHON" tools/shard.py --workers "$SLURM_CPUS_PER_TASK" \
     --task "$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))/$SLURM_ARRAY_TASK_COUNT" "$@"

@@ -183,7 +183,10 @@ clean() { # $STATE holds the folder of a cluster that was not taken down
 }
 
 command=${1:?up, down, boot-node, kill-node or clean}
-[[ $command == clean ]] || DIR=$(realpath -m "${2:?the folder of the cluster}")
+[[ $command == clean ]] || DIR=$(realpath -m -- "${2:?the folder of the cluster}")
+# Both become part of scripts that root runs.
+[[ ${DIR:-/} =~ ^/[A-Za-z0-9._/-]*$ ]] || { say "the folder may have letters, digits and ._/- only" && exit 2; }
+[[ ${3:-3} =~ ^[123456789][0123456789]?$ ]] || { say "the number of nodes, or of a node, must be 1 to 99" && exit 2; }
 export SLURM_CONF=${DIR:-}/etc/slurm.conf
 case $command in
     up) up "${3:-3}" ;;

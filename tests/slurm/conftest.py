@@ -19,6 +19,7 @@ import yaml
 pytest.register_assert_rewrite("tests.slurm.lab")
 
 from tests.slurm import lab  # noqa: E402
+from tests.slurm.fakes import batch  # noqa: E402, F401
 
 NODES = 3
 
