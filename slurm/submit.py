@@ -19,6 +19,7 @@ import re
 import shlex
 import shutil
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WRITTEN_BY_SUBMITIT = ("output", "open_mode")
+SITE = ("nodes", "cpus_per_task", "time", "partition", "account", "qos", "constraint")
 
 
 class SubmitError(RuntimeError):
@@ -50,6 +52,17 @@ class Job:
     def command(self, script: Path) -> list[str]:
         """The command that the job executes in the repository."""
         return ["bash", str(script.relative_to(REPOSITORY)), *self.arguments]
+
+
+def check_text(name: str, value: str) -> None:
+    """Check that a value stays on its line in a batch file and on a terminal.
+
+    Raises:
+        SubmitUsageError: for a newline, another control character, or bytes that are not UTF-8.
+    """
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value):
+        must = "must be UTF-8 text without control characters"
+        raise SubmitUsageError(f"{name} {must}, got {value[:200]!a}")
 
 
 def launchable(script: Path) -> bool:
@@ -84,8 +97,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[s
         "--dry-run", action="store_true", help="print the batch file and submit nothing"
     )
     site = parser.add_argument_group("Slurm (default: the lines of the script)")
-    for name in ("nodes", "cpus-per-task", "time", "partition", "account", "qos", "constraint"):
-        site.add_argument(f"--{name}")
+    for name in SITE:
+        site.add_argument(f"--{name.replace('_', '-')}")
     site.add_argument("--gpus-per-node", help="number of GPUs, and of tasks, on each node")
     site.add_argument(
         "--sbatch",
@@ -104,20 +117,40 @@ def header(script: Path) -> dict[str, Any]:
 
 
 def sbatch_options(script: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Options for sbatch: the script's #SBATCH lines, overridden by the command line."""
+    """Options for sbatch: the script's #SBATCH lines, overridden by the command line.
+
+    Raises:
+        SubmitUsageError: for an empty value, or one of --sbatch or --gpus-per-node that sbatch
+            would misread.
+    """
     requested = header(script)
-    names = ("nodes", "cpus_per_task", "time", "partition", "account", "qos", "constraint")
-    requested |= {name: value for name in names if (value := getattr(options, name)) is not None}
-    if options.gpus_per_node is not None:
-        requested |= {"gpus_per_node": options.gpus_per_node}
-        requested |= {"ntasks_per_node": options.gpus_per_node.split(":")[-1]}
-    for text in options.sbatch:
-        key, _, value = text.lstrip("-").partition("=")
-        requested[key.replace("-", "_")] = value or True
+    for name in SITE:
+        if (value := getattr(options, name)) == "":
+            raise SubmitUsageError(f"--{name.replace('_', '-')} must not be empty")
+        if value is not None:
+            requested[name] = value
+    if (gpus := options.gpus_per_node) is not None:
+        if not re.fullmatch(r"(.*:)?[1-9][0-9]*", gpus):
+            must = "must be a number, or a type and a number such as h100:8"
+            raise SubmitUsageError(f"--gpus-per-node {must}, got {gpus!r}")
+        requested |= {"gpus_per_node": gpus, "ntasks_per_node": gpus.split(":")[-1]}
+    requested = {key: value for key, value in requested.items() if key not in WRITTEN_BY_SUBMITIT}
+    requested |= dict(named_option(text) for text in options.sbatch)
     # submitit always requests a warning signal, by default one that kills a program without a
     # handler. CONT has no effect, for scripts that request none.
     requested.setdefault("signal", "CONT@60")
-    return {key: value for key, value in requested.items() if key not in WRITTEN_BY_SUBMITIT}
+    return requested
+
+
+def named_option(text: str) -> tuple[str, str | bool]:
+    """The option of sbatch in --sbatch KEY[=VALUE]; submitit quotes the value, not the key."""
+    key, equals, value = text.lstrip("-").partition("=")
+    if not re.fullmatch("[a-z][a-z0-9_-]*", key):
+        raise SubmitUsageError(f"--sbatch must be KEY or KEY=VALUE, got {text!r}")
+    key = key.replace("-", "_")
+    if key in WRITTEN_BY_SUBMITIT:
+        raise SubmitUsageError(f"--sbatch {text}: submitit sets this option; leave it out")
+    return key, value if equals else True
 
 
 def jobs_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Job]:
@@ -126,6 +159,8 @@ def jobs_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Job]:
         raise SubmitUsageError(
             f"--sweep {short[0]} has no values: write --sweep KEY VALUE [VALUE ...]"
         )
+    if options.out == "":
+        raise SubmitUsageError("--out must not be empty")
     if options.sweep and options.out is None:
         raise SubmitUsageError("a sweep needs --out, the folder of its runs")
     out = Path(options.out or "runs")
@@ -151,24 +186,27 @@ def check(script: Path, jobs: Sequence[Job]) -> None:
     call = re.search(r'^train (.*) "\$@"$', script.read_text(), re.MULTILINE)
     if call is None:
         return
-    from dsanet.engine import EngineError
     from dsanet.engine.command_line import parse_train
+    from dsanet.errors import UserError
 
     try:
         for job in jobs:
             parse_train([*shlex.split(call[1]), *job.arguments])
-    except EngineError as error:
+    except UserError as error:
         raise SubmitUsageError(str(error)) from error
 
 
-def parameters(options: argparse.Namespace, requested: dict[str, Any]) -> dict[str, Any]:
+def parameters(script: Path, options: argparse.Namespace) -> dict[str, Any]:
     """submitit's settings: one process per job, which becomes the batch script."""
+    if options.parallel < 1:
+        raise SubmitUsageError(f"--parallel must be at least 1, got {options.parallel}")
     return {
+        "job_name": f"dsanet-{script.stem}",
         "use_srun": False,
         "stderr_to_stdout": True,
         "wckey": None,
         "array_parallelism": options.parallel,
-        "additional_parameters": requested,
+        "additional_parameters": sbatch_options(script, options),
     }
 
 
@@ -177,9 +215,9 @@ def show(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, An
     # submitit has no public function for its text.
     from submitit.slurm.slurm import _make_sbatch_string
 
-    command = f"{sys.executable} -u -m submitit.core._submit {folder}"
+    words = [sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]
     count = len(jobs) if len(jobs) > 1 else None
-    print(_make_sbatch_string(command=command, folder=folder, map_count=count, **settings))
+    print(_make_sbatch_string(shlex.join(words), folder, map_count=count, **settings))
     for task, job in enumerate(jobs):
         print(f"# task {task}: {shlex.join(job.command(script))}")
 
@@ -197,7 +235,7 @@ def submit(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, 
     import submitit
 
     executor = submitit.SlurmExecutor(folder)
-    executor.update_parameters(job_name=f"dsanet-{script.stem}", **settings)
+    executor.update_parameters(**settings)
     try:
         with executor.batch():
             queued = [executor.submit(os.execvp, "bash", job.command(script)) for job in jobs]
@@ -213,14 +251,18 @@ def submit(script: Path, jobs: Sequence[Job], folder: Path, settings: dict[str, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program: exit code 0, or 1 (failed) or 2 (wrong usage) with one line on stderr."""
-    options, rest = parse(argv)
-    os.chdir(REPOSITORY)
-    script = REPOSITORY / "slurm" / f"{options.script}.sh"
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        for word in argv:
+            check_text("each word of the command line", word)
+        options, rest = parse(argv)
+        os.chdir(REPOSITORY)
+        script = REPOSITORY / "slurm" / f"{options.script}.sh"
         jobs = jobs_of(options, rest)
-        check(script, jobs)
         folder = jobs[0].folder.resolve() / "slurm"
-        settings = parameters(options, sbatch_options(script, options))
+        check_text("the folder of the logs", str(folder))
+        settings = parameters(script, options)
+        check(script, jobs)
         (show if options.dry_run else submit)(script, jobs, folder, settings)
     except SubmitError as error:
         print(f"error: {error}", file=sys.stderr)
