@@ -40,7 +40,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("count", "text"), SIZES)
-def test_bytes_are_told_in_decimal_units(count, text):
+def test_bytes_are_printed_in_decimal_units(count, text):
     assert human_bytes(count) == text
 
 

@@ -26,7 +26,7 @@ def test_a_garbled_plan_names_the_remedy(copy, small_set, text):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}"])
-def test_a_garbled_memory_of_a_tar_means_writing_it_again(copy, small_set, text):
+def test_a_garbled_state_of_a_tar_means_writing_it_again(copy, small_set, text):
     (memory,) = (copy / ".build").glob("*.tar.json")
     before = memory.read_bytes()
     memory.write_text(text)

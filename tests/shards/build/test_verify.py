@@ -1,4 +1,4 @@
-"""verify names each fault; a sound set has none."""
+"""verify names each fault; a valid set has none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def flip(path, at: int) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_a_sound_set_has_no_faults(copy):
+def test_a_valid_set_has_no_faults(copy):
     read = []
     assert verify_split(copy, 2, read.append) == []
     assert sum(read) == 3

@@ -1,4 +1,4 @@
-"""Every input has a verdict, and no damaged frame is taken for a good one."""
+"""Every input has a verdict, and no damaged frame counts as a good one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def good(tmp_path_factory) -> Path:
     return write_video(path, moving_squares(50, (160, 120)))
 
 
-def sound_only(path: Path) -> None:
+def audio_only(path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
         stream.layout = "mono"
@@ -55,7 +55,7 @@ def make_bad(kind: str, path: Path, good: Path) -> None:
         "text": lambda: path.write_text("this is not a video\n" * 100),
         "play list": lambda: path.write_text(f"ffconcat version 1.0\nfile '{good}'\n"),
         "noise": lambda: path.write_bytes(np.random.default_rng(0).bytes(50_000)),
-        "sound": lambda: sound_only(path),
+        "sound": lambda: audio_only(path),
         "hole": lambda: path.write_bytes(data[:3000] + bytes(2500) + data[5500:]),
         "count too high": lambda: avi_with_count(path, 60),
         "pipe": lambda: os.mkfifo(path),
@@ -159,7 +159,7 @@ def build(folder: Path, paths: list[Path], **settings):
     return build_split(sources, folder, "x", ["x"], ShardSettings(**settings))
 
 
-def test_a_picture_that_would_eat_the_memory_is_refused(tmp_path, good):
+def test_a_frame_larger_than_the_memory_limit_is_refused(tmp_path, good):
     frames = [np.zeros((6000, 8000, 3), np.uint8)]
     big = write_video(tmp_path / "big.mkv", frames, codec="ffv1", pix_fmt="yuv444p", options={})
     report = build(tmp_path / "out", [big, good], workers=1, memory_mb=512)

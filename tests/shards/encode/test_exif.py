@@ -64,5 +64,5 @@ def test_the_orientation_is_read_in_both_byte_orders(order, orientation):
 @pytest.mark.parametrize(
     "block", [b"", b"II", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff"]
 )
-def test_a_senseless_block_turns_nothing(block):
+def test_an_invalid_block_is_upright(block):
     assert read_exif_orientation(block) == 1

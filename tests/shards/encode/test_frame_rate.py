@@ -79,7 +79,7 @@ def test_native_rate_of_a_variable_stream_is_the_common_one():
 
 
 @pytest.mark.parametrize(("guess", "rate"), [(Fraction(24), 24), (None, 25), (Fraction(90000), 25)])
-def test_a_single_frame_takes_the_containers_word_if_it_is_sane(guess, rate):
+def test_a_single_frame_has_the_rate_of_the_container_if_that_is_plausible(guess, rate):
     assert native_rate([0.0], guess) == rate
 
 

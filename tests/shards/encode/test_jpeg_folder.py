@@ -16,7 +16,7 @@ def make_folder(path, frames, **more) -> Source:
     return Source(path, 0, "k", name=path.name, fps="12")
 
 
-def spoil(path, how: str) -> None:
+def damage(path, how: str) -> None:
     third = path / "00003.jpg"
     data = third.read_bytes()
     if how == "gap":
@@ -44,7 +44,7 @@ def test_a_folder_of_frames_becomes_a_video_codec_too(tmp_path):
 )
 def test_a_bad_folder_has_a_verdict(tmp_path, how, kind):
     source = make_folder(tmp_path / "x", moving_squares(6))
-    spoil(source.path, how)
+    damage(source.path, how)
     with pytest.raises(BadVideo) as caught:
         pack_one(tmp_path, source)
     assert caught.value.kind == kind
@@ -52,7 +52,7 @@ def test_a_bad_folder_has_a_verdict(tmp_path, how, kind):
 
 def test_the_good_beginning_of_a_folder_may_be_kept(tmp_path):
     source = make_folder(tmp_path / "x", moving_squares(6))
-    spoil(source.path, "cut")
+    damage(source.path, "cut")
     packed = pack_one(tmp_path, source, keep_partial=2)
     assert packed.metadata["frames"] == 2
     assert "partial" in packed.metadata["notes"][0]

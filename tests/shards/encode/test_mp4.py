@@ -89,7 +89,7 @@ def test_the_same_input_makes_the_same_bytes(tmp_path, clip, codec):
     assert pack_one(tmp_path, clip, codec=codec).mp4 == pack_one(tmp_path, clip, codec=codec).mp4
 
 
-def test_nothing_of_the_encoder_or_the_hour_is_in_the_file(tmp_path, clip):
+def test_the_file_names_no_encoder_and_no_time(tmp_path, clip):
     assert b"Lavf" not in pack_one(tmp_path, clip).mp4
     assert b"Lavc" not in pack_one(tmp_path, clip).mp4
 

@@ -46,14 +46,14 @@ def test_a_copy_keeps_every_packet(tmp_path, clip, codec):
         ({"crf": "20", "g": "4", "bf": "0", "flags": "-cgop", "x264-params": "open-gop=1"}, 25, ""),
     ],
 )
-def test_what_is_not_as_asked_is_encoded_again_and_says_why(tmp_path, options, rate, why):
+def test_another_format_is_encoded_again_with_a_reason(tmp_path, options, rate, why):
     path = write_video(tmp_path / "x.mp4", moving_squares(9, (160, 144)), rate, options=options)
     packed = pack_one(tmp_path, path, codec="h264", copy=True)
     assert packed.metadata["remuxed"] == (why == "")
     assert any(why in note for note in packed.metadata["notes"]) or not why
 
 
-def test_copy_looks_at_codec_size_and_shape(tmp_path, clip):
+def test_copy_needs_the_codec_the_size_and_the_rate(tmp_path, clip):
     for settings, why in (
         ({"codec": "vp9"}, "codec is h264"),
         ({"codec": "h264", "short_side": 64}, "short side"),

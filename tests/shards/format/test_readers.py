@@ -1,4 +1,4 @@
-"""The tars are good WebDataset: read by the webdataset package, by DALI, and by a stranger."""
+"""The tars are valid WebDataset: webdataset, DALI and the standard library read them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_idx_files_are_what_wds2idx_writes(split, tmp_path):
         assert path.with_suffix(".idx").read_text() == theirs.read_text()
 
 
-def test_a_stranger_reads_a_tar_with_the_standard_library(split):
+def test_the_standard_library_reads_a_tar(split):
     with tarfile.open(split.tars[0]) as archive:
         regular = [m for m in archive.getmembers() if m.isreg()]
         record = json.loads(archive.extractfile("__record__").read())
