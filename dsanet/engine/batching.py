@@ -1,4 +1,4 @@
-"""How the videos of a run fall into steps, whatever the number of processes."""
+"""Splitting the videos of a run into steps, processes and forward passes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FEW_SNIPPETS = 16
 
 @dataclass(frozen=True)
 class Layout:
-    """Steps of a run.
+    """How a run is split into steps.
 
     Attributes:
-        videos: global batch, in views of videos where `augment.repeats` draws several of each.
+        videos: global batch; with `augment.repeats` it counts the views of videos.
         processes: world size.
-        micro: videos of one forward pass of one process.
-        accumulation: forward passes of one process in a step.
-        steps_per_epoch: optimiser steps; the epoch's tail is dropped.
+        micro: videos per forward pass and process.
+        accumulation: forward passes per step and process.
+        steps_per_epoch: optimiser steps; the rest of an epoch, less than a batch, is dropped.
         epochs: length of the run.
     """
 
@@ -37,7 +37,7 @@ class Layout:
 
     @property
     def samples_per_epoch(self) -> int:
-        """Videos of one epoch that are trained on."""
+        """Videos that are trained on in an epoch."""
         return self.videos * self.steps_per_epoch
 
     @property
@@ -60,14 +60,14 @@ def plan_steps(config: TrainConfig, processes: int, videos_in_split: int) -> Lay
     repeats = config.augment.repeats
     if videos % (processes * repeats):
         raise UsageError(
-            f"a batch of {videos} views does not divide among {processes} processes (augment."
-            f"repeats {repeats}): start a number of them that divides it, or change --batch.videos"
+            f"batch.videos must be a multiple of the {processes} processes x augment.repeats "
+            f"{repeats}, got {videos}; change it, or start another number of processes"
         )
     views = videos_in_split * repeats
     if views < videos:
         raise UsageError(
             f"split {config.split} of {config.data} has {videos_in_split} videos, fewer than one "
-            f"batch of {videos}: lower --batch.videos"
+            f"batch of {videos}; lower --batch.videos"
         )
     share = videos // processes
     micro = repeats * _largest_divisor(share // repeats, max(config.batch.per_gpu // repeats, 1))
@@ -76,12 +76,15 @@ def plan_steps(config: TrainConfig, processes: int, videos_in_split: int) -> Lay
 
 
 def every_nth(views: Tensor, start: int, step: int, repeats: int) -> Tensor:
-    """Of views (B, ...), `repeats` of a video in a row, those of videos start, start + step, ..."""
+    """Select the views of videos start, start + step, ... from views (B, ...), contiguous.
+
+    Each video has `repeats` views in a row.
+    """
     return views.unflatten(0, (-1, repeats))[start::step].flatten(0, 1).contiguous()
 
 
 def interleaved(ids: list[np.ndarray], repeats: int) -> list[int]:
-    """Ids of a step's views in the order of the epoch, from those of each process (B,), by rank."""
+    """Merge the sample ids (B,) of each process, by rank, in the order of the epoch."""
     videos = [part.reshape(-1, repeats) for part in ids]
     return np.stack(videos, axis=1).reshape(-1).tolist()
 
@@ -91,7 +94,7 @@ def _count(number: float, thing: str, plural: str = "s") -> str:
 
 
 def describe(config: TrainConfig, layout: Layout) -> list[str]:
-    """What a user should know about batch and rate before hours are spent."""
+    """Lines about batch, learning rate and length of the run, with a warning for BatchNorm."""
     optim, snippets = config.optim, layout.micro * config.sampling.segments
     rate = peak_rate(optim, layout.videos)
     groups = f"{_count(layout.processes, 'process', 'es')} x {_count(layout.micro, 'video')}"
@@ -106,7 +109,7 @@ def describe(config: TrainConfig, layout: Layout) -> list[str]:
     ]
     if snippets < FEW_SNIPPETS and not config.runtime.sync_batchnorm:
         lines.append(
-            f"WARNING: BatchNorm over {snippets} snippets is noisy: raise --batch.per_gpu, start "
+            f"WARNING: BatchNorm over {snippets} snippets is noisy; raise --batch.per_gpu, start "
             "fewer processes, or, on GPUs, add --runtime.sync_batchnorm true"
         )
     return lines

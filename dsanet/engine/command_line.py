@@ -1,4 +1,4 @@
-"""Parsing of the command line: a recipe, then YAML files, then single keys; later ones win."""
+"""Parsing of the command line: single keys override YAML files, which override a recipe."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def recipe_path(name: str) -> Path:
     known = recipes()
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise UsageError(f"no recipe is called {name!r}; {hint}")
+        hint = f"did you mean {near[0]}?" if near else f"the recipes are {', '.join(known)}"
+        raise UsageError(f"recipe {name!r} does not exist; {hint}")
     return RECIPES / f"{name}.yaml"
 
 
@@ -53,7 +53,7 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainConfig:
         "train.py", "Train a network on a shard set; run the same command again to continue."
     )
     parser.add_argument(
-        "--config", action="config", help="YAML file of settings; of several, later ones win"
+        "--config", action="config", help="YAML file of settings; the last of several has priority"
     )
     return parse_dataclass(parser, TrainConfig, words, files)
 
@@ -116,7 +116,7 @@ def _split_off(words: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
     """Values of a flag, given as `--flag VALUE` or `--flag=VALUE`, and the remaining words.
 
     Raises:
-        UsageError: for an empty value, as an unset variable of a shell script gives it.
+        UsageError: for an empty value, such as an unset variable of a shell script.
     """
     values, rest = [], []
     remaining = iter(words)

@@ -20,11 +20,12 @@ from pipelines import AugmentConfig, LoaderConfig, SamplingConfig
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """The global batch.
+    """Size of the global batch.
 
     Attributes:
-        videos: videos of one optimiser step over all processes; a run keeps it for life.
-        per_gpu: most videos that one process holds in one forward pass; the rest is accumulated.
+        videos: videos per optimiser step, over all processes; a run cannot change it later.
+        per_gpu: limit of videos per forward pass and process; lower it if GPU memory is short. The
+            step then has several passes, whose gradients are accumulated.
     """
 
     videos: int = 96
@@ -38,13 +39,14 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """Validation during training: U centre snippets, one centre crop.
+    """Validation during training, on U centre snippets and one centre crop per video.
 
     Attributes:
-        split: split of the shard set; null trains without validation.
-        every: epochs between validations; the last epoch always has one.
-        per_gpu: videos of one forward pass; null: as in training.
-        metric: decides which checkpoint is best.
+        split: split to validate on; null: no validation.
+        every: epochs from one validation to the next; the last epoch always has one.
+        per_gpu: videos per forward pass and process; null: as `batch.per_gpu`.
+        metric: metric that chooses the best checkpoint: top-1 accuracy, or mean average
+            precision.
     """
 
     split: str | None = "val"
@@ -62,22 +64,27 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How the machine is used; nothing here changes what is computed beyond rounding.
+    """How the hardware is used; only `sync_batchnorm` changes results beyond rounding.
 
     Attributes:
-        device: `auto` takes a GPU when one is visible; or cpu, cuda, cuda:N.
-        precision: `auto` is bf16 on a GPU and fp32 on a CPU; fp16 scales its loss.
-        sync_batchnorm: BatchNorm over all processes instead of each one's own (GPUs; no compile).
-        gradient_hook: `bf16` halves what all-reduce moves; `auto` does so over NCCL only.
-        bucket_mb: size of DDP's buckets; a compiled backward delivers all gradients at its end,
-            so few large ones.
-        preflight: try shards, disk, one step and one validation batch before the run.
-        deterministic: only algorithms that give the same bits every time.
-        max_requeues: restarts by SLURM after which a signalled job is not queued again.
-        watchdog_minutes: print all stacks when a step takes longer; 0: never.
-        timeout_minutes: how long a process waits for the others, the longest for a node that
-            copies its shards.
-        rendezvous_minutes: how long a process waits at the start until all have come.
+        device: auto (a GPU if one is visible), cpu, cuda or cuda:N.
+        precision: of forward and backward passes; auto is bf16 on a GPU (fp16 on one without bf16)
+            and fp32 on a CPU.
+        sync_batchnorm: compute BatchNorm's statistics over all processes instead of in each; needs
+            GPUs and `compile: false`.
+        gradient_hook: send gradients between GPUs as `bf16`, half the size, or unchanged (`none`);
+            auto is bf16 on GPUs.
+        bucket_mb: size in MB of the buckets in which DDP sends gradients. A compiled backward pass
+            delivers all gradients at its end, so small buckets would overlap nothing and cost more
+            calls. torch's own default is 25.
+        preflight: before training, check shards and disk space, and try a step and a validation
+            batch.
+        deterministic: use only deterministic algorithms; slower on a GPU.
+        max_requeues: a Slurm job that was restarted this often is not requeued at its time limit.
+        watchdog_minutes: print the stacks of all threads when a step takes longer; 0: never.
+        timeout_minutes: limit of a wait for other processes during the run; raise it where copying
+            the shards to a node takes longer.
+        rendezvous_minutes: limit of the wait for all processes to start.
     """
 
     device: str = "auto"
@@ -104,11 +111,11 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is written while training.
+    """What is printed and recorded during training.
 
     Attributes:
-        every: steps between lines on screen and in metrics.jsonl.
-        ids: record the sample ids of every step in metrics.jsonl.
+        every: steps from one line on screen and in metrics.jsonl to the next.
+        ids: write a line for every step, with its sample ids.
         tensorboard: also write TensorBoard files (needs the extra `tensorboard`).
     """
 
@@ -122,19 +129,20 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that defines a run.
+    """Settings of a training run.
 
     Attributes:
         data: folder of the shard set, or its address (https://, s3://, ...).
-        model: name of the network.
-        out: run folder; an existing one is continued.
+        model: name of the network, such as dsa_i3d_r50; docs/models.md lists them.
+        out: run folder; if it holds a run, that is continued.
         recipe: name of a recipe in dsanet/recipes, read before --config files.
         split: split to train on.
-        weights: weights to start from: ImageNet, a checkpoint, or another project's layout.
-        resume: checkpoint file or run folder to continue from when the run folder has none.
-        seed: decides order, draws, initial weights and dropout.
-        compile: torch.compile; null: on a GPU only.
-        epoch_limit: stop after so many epochs without shortening the schedule.
+        weights: initial weights: a file (an ImageNet ResNet, a checkpoint, or one of another
+            project, see docs/models.md) or a run folder.
+        resume: checkpoint file or run folder to continue from, if `out` has no checkpoint.
+        seed: of the order of videos, augmentation, initial weights and dropout.
+        compile: use torch.compile; null: on a GPU only.
+        epoch_limit: stop after this many epochs, with the schedule of `schedule.epochs`.
     """
 
     data: str
@@ -169,14 +177,14 @@ class TrainConfig:
 
 
 def check_not_empty(settings: Any, *names: str) -> None:
-    """Raise UsageError for an empty setting, as an unset variable of a shell script gives it."""
+    """Raise UsageError for an empty setting, such as an unset variable of a shell script."""
     for name in names:
         if not getattr(settings, name):
             raise UsageError(f"--{name} must not be empty")
 
 
 def plain(value: Any) -> Any:
-    """A setting as YAML and JSON know it: dictionaries, lists, numbers, text."""
+    """Convert settings to types of YAML and JSON: dictionaries, lists, numbers and text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""How a network is executed: precision, compilation, and gradients across processes."""
+"""Execution of a network: precision, compilation, and gradients over several processes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_precision(wanted: str, device: torch.device, *, training: bool = False) -> str:
-    """The precision of forward passes; `auto` is bf16 on a GPU that has it, fp16 on an older one,
-    fp32 on a CPU.
+    """Resolve `auto`: bf16 on a GPU that supports it, fp16 on an older one, fp32 on a CPU.
 
     Raises:
         UsageError: for fp16 on a CPU, and for training in bf16 there: with oneDNN 3.12 (torch 2.13)
@@ -32,7 +31,7 @@ def pick_precision(wanted: str, device: torch.device, *, training: bool = False)
             with AVX-512, and often finite; see tests/dsanet/test_bf16_on_cpu.py.
     """
     if device.type == "cpu" and (wanted == "fp16" or (wanted == "bf16" and training)):
-        raise UsageError(f"precision {wanted} needs a GPU: take fp32 on a CPU")
+        raise UsageError(f"precision {wanted} needs a GPU; choose fp32 on a CPU")
     if wanted != "auto":
         return wanted
     if device.type == "cpu":
@@ -41,22 +40,24 @@ def pick_precision(wanted: str, device: torch.device, *, training: bool = False)
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Context of a forward pass."""
+    """Context for forward passes in this precision."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def build_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
-    """Loss scaler; outside fp16 it keeps the scale 1 and serves to skip, without a
-    synchronisation, the update of a step whose gradient is not finite."""
+    """Loss scaler, which skips updates whose gradient is not finite without waiting for the GPU.
+
+    Its scale stays 1 unless the precision is fp16.
+    """
     if precision == "fp16":
         return torch.amp.GradScaler(device.type)
     return torch.amp.GradScaler(device.type, init_scale=1.0, growth_interval=2**31 - 1)
 
 
 def missing_compiler(device: torch.device) -> str | None:
-    """What torch.compile would need here and does not find: a compiler, or Python's headers."""
+    """What torch.compile needs and this machine lacks: a compiler or Python's headers; or None."""
     names = ("gcc", "cc", "clang") if device.type == "cuda" else ("g++", "c++", "clang++")
     chosen = os.environ.get("CC" if device.type == "cuda" else "CXX")
     wanted = (chosen,) if chosen else names
@@ -67,28 +68,32 @@ def missing_compiler(device: torch.device) -> str | None:
 
 
 def compiled(
-    model: nn.Module, wanted: bool | None, device: torch.device, say: Callable[[str], None]
+    model: nn.Module, wanted: bool | None, device: torch.device, report: Callable[[str], None]
 ) -> nn.Module:
-    """The network as one compiled graph, or itself where that is not wanted or not possible."""
+    """The network compiled as one graph, or the network itself.
+
+    wanted: `--compile`; None compiles on a GPU only.
+    report: called with a line when it compiles, or cannot for lack of a compiler.
+    """
     if not (device.type == "cuda" if wanted is None else wanted):
         return model
     if compiler := missing_compiler(device):
-        say(
+        report(
             f"WARNING: no {compiler} on this machine, so the network runs UNCOMPILED and slower; "
-            "install what it needs (apt-get install g++ python3-dev), or say --compile false"
+            "install it (apt-get install g++ python3-dev), or add --compile false"
         )
         return model
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dsanet" / "inductor"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    say(
-        "compiling the network: the first step takes up to a few minutes the first time "
-        f"(kept in {os.environ['TORCHINDUCTOR_CACHE_DIR']})"
+    report(
+        "compiling the network: the first step may take some minutes "
+        f"(cached in {os.environ['TORCHINDUCTOR_CACHE_DIR']})"
     )
     return torch.compile(model, fullgraph=True, dynamic=False)  # type: ignore[return-value]
 
 
 def configure(config: RuntimeConfig, device: torch.device) -> None:
-    """Process-wide switches of torch."""
+    """Set torch's process-wide options."""
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -99,33 +104,33 @@ def configure(config: RuntimeConfig, device: torch.device) -> None:
 
 
 def synchronised(model: nn.Module, world: World, compile_wanted: bool | None) -> nn.Module:
-    """The network with BatchNorm over all processes.
+    """Convert BatchNorm to SyncBatchNorm, whose statistics are over all processes.
 
     Raises:
-        UsageError: without GPUs, or together with torch.compile, whose graph it would break.
+        UsageError: without GPUs, or with torch.compile: it would break the graph.
     """
     if world.device.type != "cuda":
         raise UsageError("--runtime.sync_batchnorm needs GPUs")
     if compile_wanted is not False:
-        raise UsageError("--runtime.sync_batchnorm breaks the compiled graph: add --compile false")
+        raise UsageError("--runtime.sync_batchnorm breaks the compiled graph; add --compile false")
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def distributed(network: nn.Module, world: World, config: RuntimeConfig) -> nn.Module:
-    """Average gradients over processes after each backward pass.
+    """Wrap the network in DDP, which averages gradients over processes in the backward pass.
 
-    BatchNorm's buffers stay each process's own; they are averaged where they are used.
+    BatchNorm's buffers differ between processes; `World.average_buffers` averages them.
 
     Raises:
-        UsageError: for a hook in bf16 without GPUs, whose collectives alone know it.
+        UsageError: for the bf16 hook without GPUs: gloo does not support it.
     """
     on_gpu = world.device.type == "cuda"
     if config.gradient_hook == "bf16" and not on_gpu:
-        raise UsageError("--runtime.gradient_hook bf16 needs GPUs: leave it at auto")
+        raise UsageError("--runtime.gradient_hook bf16 needs GPUs; leave it at auto")
     if world.size == 1:
         return network
     with warnings.catch_warnings():
-        # torch 2.13 has a new name for broadcast_buffers, which older ones do not know.
+        # torch 2.13 deprecates the name broadcast_buffers; older versions have no other.
         warnings.simplefilter("ignore", FutureWarning)
         wrapped = DistributedDataParallel(
             network,

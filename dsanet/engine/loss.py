@@ -12,19 +12,19 @@ from torch.nn import functional as F
 from dsanet.engine.errors import UsageError
 from dsanet.errors import require
 
-# How often a group is cut instead of blended where both are switched on.
+# Probability of cutmix where mixup is on too.
 CUT_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Cross entropy and what softens it.
+    """Loss: cross entropy, with optional label smoothing, mixup and cutmix.
 
     Attributes:
-        label_smoothing: share of the target spread over all classes.
-        mixup: alpha of the Beta distribution that blends pairs of videos; 0: none.
-        cutmix: alpha of the Beta distribution that pastes a box of one video into another; 0: none.
-            With mixup too, each group of a step takes one of the two, by even chances.
+        label_smoothing: share of the target that is spread evenly over all classes.
+        mixup: blend pairs of videos, with shares from Beta(mixup, mixup); 0: no mixup.
+        cutmix: paste a box of one video into another, with areas from Beta(cutmix, cutmix); 0: no
+            cutmix. If mixup is on too, each forward pass uses one of the two, with probability 1/2.
     """
 
     label_smoothing: float = 0.0
@@ -41,12 +41,12 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a batch should be recognised as.
+    """Target classes of a batch.
 
     Attributes:
         first: classes int64 (B,).
-        second: classes int64 (B,) of the videos that were mixed in; None where none were.
-        share: float32 (B,), the part of `first`; the rest is `second`.
+        second: classes int64 (B,) of the videos that were mixed in, or None without mixing.
+        share: weight of `first`, float32 (B,); that of `second` is 1 - share.
     """
 
     first: Tensor
@@ -57,7 +57,7 @@ class Targets:
 def mix(
     clips: Tensor, labels: Tensor, config: LossConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Targets]:
-    """Mix each video with the one opposite in the batch, as the settings have it.
+    """Mix each video with the one at the opposite position of the batch, as the settings say.
 
     uint8 (B, U, T, H, W, 3) in and out, on any device.
     """
@@ -91,7 +91,7 @@ def cutmix(
 
     uint8 (B, U, T, H, W, 3) in and out. Each pair has its own box, the same in all its frames: the
     area 1 - Beta(alpha, alpha) of the picture around a uniform centre, cut off at the edges. The
-    share of `first` is what is left of its picture.
+    share of `first` is the rest of the picture.
     """
     B, height, width = len(clips), clips.shape[3], clips.shape[4]
     boxes = cut_boxes((B + 1) // 2, height, width, alpha, rng)
@@ -130,7 +130,7 @@ def cross_entropy(logits: Tensor, targets: Targets, smoothing: float) -> Tensor:
 
 
 def correct(logits: Tensor, targets: Targets) -> Tensor:
-    """Number of videos whose best class is the (larger) target."""
+    """Number of videos whose highest logit is at the target, of two at that of the larger share."""
     labels = targets.first
     if targets.second is not None and targets.share is not None:
         labels = torch.where(targets.share >= 0.5, targets.first, targets.second)

@@ -18,18 +18,20 @@ from dsanet.errors import check_choices, require
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """SGD with momentum.
+    """Optimiser: SGD with momentum.
 
     Attributes:
-        lr: peak learning rate of a global batch of `reference_videos`.
-        reference_videos: the global batch that `lr` was stated for; another batch scales it
-            linearly.
+        lr: peak learning rate for a global batch of `reference_videos`.
+        reference_videos: global batch that `lr` is for; the rate scales linearly with
+            `batch.videos` / `reference_videos`.
         momentum: momentum of SGD.
-        nesterov: look ahead, as the release does.
-        weight_decay: L2 penalty.
-        decay_norm_and_bias: apply the penalty to normalisation and biases too, as the release does.
-        clip_norm: bound of the gradient's total norm; 0 switches clipping off.
-        ema: decay of the averaged weights that validation and evaluation then use; 0: none.
+        nesterov: use Nesterov momentum, as the authors' code does.
+        weight_decay: factor of the L2 penalty.
+        decay_norm_and_bias: apply the penalty also to normalisation layers and biases, as the
+            authors' code does.
+        clip_norm: limit of the gradient's total norm; 0: no clipping.
+        ema: decay of an exponential average of the weights, which validation and evaluation use
+            instead of the weights; 0: no average.
     """
 
     lr: float = 0.015
@@ -54,15 +56,16 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Learning rate over the run, as a factor of the peak rate.
+    """Schedule of the learning rate, as a factor of the peak rate.
 
     Attributes:
         epochs: length of the run.
-        kind: `steps` multiplies by `gamma` at each epoch of `steps`; `cosine` falls to zero.
+        kind: `steps` multiplies the rate by `gamma` at each epoch in `steps`; `cosine` lowers it to
+            zero.
         steps: epochs at which the rate drops.
         gamma: factor of each drop.
-        warmup_epochs: linear warm-up, multiplied onto the schedule.
-        warmup_start: factor at which the warm-up begins.
+        warmup_epochs: length of a linear warm-up, by which the schedule is multiplied.
+        warmup_start: factor at the start of the warm-up.
     """
 
     epochs: int = 100
@@ -85,7 +88,7 @@ def peak_rate(config: OptimConfig, videos: int) -> float:
 
 
 def schedule_factor(config: ScheduleConfig, epoch: float) -> float:
-    """Factor of the peak rate at a position in epochs (a fraction within one)."""
+    """Factor of the peak rate at a position in epochs, which may be a fraction."""
     if config.kind == "cosine":
         factor = 0.5 * (1 + math.cos(math.pi * min(epoch / config.epochs, 1.0)))
     else:
@@ -101,7 +104,7 @@ def _groups(model: nn.Module, config: OptimConfig) -> Iterator[dict[str, Any]]:
     if config.decay_norm_and_bias:
         yield {"params": parameters, "weight_decay": config.weight_decay}
         return
-    # Vectors are biases, normalisation scales and shifts; everything else is a kernel.
+    # Parameters of one dimension are biases and those of normalisation layers.
     yield {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay}
     yield {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
 
@@ -120,10 +123,10 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool) -> to
 
 
 def zero_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give momentum buffers to the parameters that have none.
+    """Create momentum buffers of zeros for the parameters that have none.
 
-    The first step then does what it does without them, 0 + gradient. If that step is skipped for
-    an overflow, fused SGD would otherwise keep buffers of uninitialised memory for the next one.
+    The result of the first step is the same. But if that step is skipped after an overflow, fused
+    SGD keeps the buffers it has allocated, with uninitialised memory in them.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["momentum"] else ():
@@ -133,7 +136,7 @@ def zero_momentum(optimizer: torch.optim.Optimizer) -> None:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the same learning rate."""
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
@@ -147,7 +150,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after `step` updates."""
+        """Add the weights after `step` updates to the average."""
         decay = min(self.decay, (1 + step) / (10 + step))
         averaged, current = self.model.state_dict(), model.state_dict()
         floating = [name for name, value in current.items() if value.is_floating_point()]

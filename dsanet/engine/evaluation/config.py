@@ -18,7 +18,7 @@ from pipelines import LoaderConfig
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Everything that defines an evaluation.
+    """Settings of an evaluation.
 
     Attributes:
         data: folder of the shard set, or its address (https://, s3://, ...).

@@ -19,7 +19,7 @@ CONFIG = TrainConfig(data="d", model="dsa_i3d_r50", out="o")
 @pytest.mark.parametrize(
     ("processes", "micro", "accumulation"), [(1, 12, 8), (2, 12, 4), (8, 12, 1), (16, 6, 1)]
 )
-def test_the_batch_stays_whatever_the_number_of_processes(
+def test_the_global_batch_does_not_depend_on_the_number_of_processes(
     processes: int, micro: int, accumulation: int
 ) -> None:
     layout = plan_steps(CONFIG, processes, 240_000)
@@ -28,8 +28,10 @@ def test_the_batch_stays_whatever_the_number_of_processes(
     assert layout.total == 24_000_000
 
 
-def test_what_does_not_divide_is_refused() -> None:
-    with pytest.raises(UsageError, match="does not divide among 7"):
+def test_sizes_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"batch.videos must be a multiple of the 7 processes .*, got 96"
+    ):
         plan_steps(CONFIG, 7, 240_000)
     with pytest.raises(UsageError, match="95 videos, fewer than one batch"):
         plan_steps(CONFIG, 1, 95)
@@ -48,7 +50,7 @@ def test_groups_and_their_order_do_not_depend_on_the_number_of_processes(repeats
     views = np.repeat(np.arange(8), repeats)
     expected = [[v for v in range(g, 8, 4) for _ in range(repeats)] for g in range(4)]
     for processes, parts in ((1, 4), (2, 2), (4, 1)):
-        # As the loader deals them: video p of the step goes to process p % processes.
+        # As the loader distributes them: video p of the step goes to process p % processes.
         ranks = [np.repeat(np.arange(8)[r::processes], repeats) for r in range(processes)]
         groups = {
             rank + part * processes: every_nth(torch.from_numpy(ids), part, parts, repeats).tolist()
@@ -59,7 +61,7 @@ def test_groups_and_their_order_do_not_depend_on_the_number_of_processes(repeats
         assert interleaved(ranks, repeats) == views.tolist()
 
 
-def test_a_small_batchnorm_is_warned_about() -> None:
+def test_few_snippets_for_batchnorm_give_a_warning() -> None:
     config = replace(CONFIG, batch=BatchConfig(videos=8, per_gpu=2))
     assert any("noisy" in line for line in describe(config, plan_steps(config, 1, 100)))
     assert not any("noisy" in line for line in describe(CONFIG, plan_steps(CONFIG, 8, 1000)))

@@ -1,4 +1,4 @@
-"""Precision, compilation and processes: what is chosen where."""
+"""Precision, compilation, devices and gradients, by the hardware that there is."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def test_a_gpu_that_only_emulates_bf16_takes_fp16(
     assert pick_precision("auto", torch.device("cuda")) == expected
 
 
-def test_without_a_compiler_the_network_stays_as_it_is_and_that_is_said(
+def test_without_a_compiler_the_network_is_not_compiled_and_a_warning_is_printed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.delenv("CC", raising=False)
     assert missing_compiler(CPU) == "g++"
-    said: list[str] = []
+    lines: list[str] = []
     model = nn.Linear(2, 2)
-    assert compiled(model, True, CPU, said.append) is model
-    assert "UNCOMPILED" in said[0]
-    assert "apt-get install g++" in said[0]
+    assert compiled(model, True, CPU, lines.append) is model
+    assert "UNCOMPILED" in lines[0]
+    assert "apt-get install g++" in lines[0]
 
 
 def test_a_compiler_without_pythons_headers_is_not_enough(
@@ -68,24 +68,24 @@ def test_a_compiler_without_pythons_headers_is_not_enough(
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_gradients_travel_in_bf16_between_gpus_alone(size: int) -> None:
+def test_the_bf16_hook_needs_gpus(size: int) -> None:
     config = RuntimeConfig(gradient_hook="bf16")
     with pytest.raises(UsageError, match="gradient_hook bf16 needs GPUs"):
         distributed(nn.Linear(2, 2), World(size=size), config)
 
 
-def test_compilation_is_for_gpus_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_the_network_is_compiled_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Linear(2, 2)
     assert compiled(model, None, CPU, pytest.fail) is model
     assert compiled(model, False, CPU, pytest.fail) is model
-    # What it is kept in is told before the long wait.
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/kept-here")
-    said: list[str] = []
-    assert compiled(model, True, CPU, said.append) is not model
-    assert "/tmp/kept-here" in said[0]
+    # The cache folder is printed before the long compilation.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/cache")
+    lines: list[str] = []
+    assert compiled(model, True, CPU, lines.append) is not model
+    assert "/tmp/cache" in lines[0]
 
 
-def test_the_scaler_skips_a_step_whose_gradient_is_no_number() -> None:
+def test_the_scaler_skips_a_step_whose_gradient_is_not_finite() -> None:
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = build_scaler("fp32", CPU)

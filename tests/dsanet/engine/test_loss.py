@@ -25,7 +25,7 @@ def random_clips(B: int, height: int = 5, width: int = 7) -> torch.Tensor:
     return torch.from_numpy(rng.integers(0, 256, (B, 2, 3, height, width, 3), dtype=np.uint8))
 
 
-def test_without_mixing_nothing_is_touched() -> None:
+def test_without_mixing_clips_and_labels_are_unchanged() -> None:
     clips, labels = random_clips(2), torch.tensor([0, 1])
     mixed, targets = mix(clips, labels, LossConfig(), np.random.default_rng(0))
     assert mixed is clips
@@ -43,8 +43,8 @@ def test_mixup_blends_opposite_videos_and_their_losses() -> None:
     assert (mixed.double() - expected).abs().max() <= 0.5 + 1e-3  # rounding to bytes
     logits = torch.randn(4, 5)
     log_p = logits.log_softmax(1)
-    by_hand = -sum(share * log_p[i, i] + (1 - share) * log_p[i, 3 - i] for i in range(4)) / 4
-    torch.testing.assert_close(cross_entropy(logits, targets, 0.0), by_hand)
+    expected_loss = -sum(share * log_p[i, i] + (1 - share) * log_p[i, 3 - i] for i in range(4)) / 4
+    torch.testing.assert_close(cross_entropy(logits, targets, 0.0), expected_loss)
 
 
 @pytest.mark.parametrize(("B", "height", "width"), [(4, 32, 32), (5, 9, 16), (1, 8, 8)])
@@ -87,15 +87,15 @@ def test_boxes_are_as_large_as_drawn_and_cut_off_at_the_edges() -> None:
         y, x = rng.random(2)
         tall, wide = (min(c + side / 2, 1) - max(c - side / 2, 0) for c in (y, x))
         areas.append(tall * wide)
-    found = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / (height * width)
+    result = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / (height * width)
     quantiles = [0.1, 0.5, 0.9]
     np.testing.assert_allclose(
-        np.quantile(found, quantiles), np.quantile(areas, quantiles), atol=0.03
+        np.quantile(result, quantiles), np.quantile(areas, quantiles), atol=0.03
     )
     assert len({tuple(box) for box in boxes}) > 3900
 
 
-def test_with_both_each_group_takes_one_of_them_by_even_chances() -> None:
+def test_with_both_each_pass_uses_one_of_them_with_equal_probability() -> None:
     clips, labels, config = random_clips(4, 16, 16), torch.arange(4), LossConfig(0.0, 0.3, 0.8)
     cuts = 0
     for seed in range(400):
@@ -113,17 +113,19 @@ def test_with_both_each_group_takes_one_of_them_by_even_chances() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("config", [LossConfig(mixup=0.4), LossConfig(cutmix=1.0)])
-def test_mixing_on_a_gpu_is_that_of_the_cpu_and_waits_for_nothing(config: LossConfig) -> None:
+def test_mixing_on_a_gpu_equals_that_on_the_cpu_and_does_not_synchronise(
+    config: LossConfig,
+) -> None:
     clips, labels, logits = random_clips(4, 32, 32), torch.arange(4), torch.randn(4, 4)
     expected, targets = mix(clips, labels, config, np.random.default_rng(1))
-    given = [x.cuda() for x in (clips, labels, logits)]
+    on_gpu = [x.cuda() for x in (clips, labels, logits)]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        mixed, found = mix(given[0], given[1], config, np.random.default_rng(1))
-        loss, right = cross_entropy(given[2], found, 0.1), correct(given[2], found)
+        mixed, result = mix(on_gpu[0], on_gpu[1], config, np.random.default_rng(1))
+        loss, right = cross_entropy(on_gpu[2], result, 0.1), correct(on_gpu[2], result)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert (mixed.cpu().int() - expected.int()).abs().max() <= 1  # of rounding a blend
+    assert (mixed.cpu().int() - expected.int()).abs().max() <= 1  # rounding of a blend
     torch.testing.assert_close(loss.cpu(), cross_entropy(logits, targets, 0.1))
     assert right.item() == correct(logits, targets)
 
@@ -133,11 +135,11 @@ def test_label_smoothing() -> None:
     target = torch.full((3, 4), 0.1 / 4)
     target[torch.arange(3), labels] += 0.9
     expected = -(target * logits.log_softmax(1)).sum(1).mean()
-    found = cross_entropy(logits, Targets(labels), 0.1)
-    torch.testing.assert_close(found, expected)
+    result = cross_entropy(logits, Targets(labels), 0.1)
+    torch.testing.assert_close(result, expected)
 
 
-def test_the_larger_share_decides_what_is_right() -> None:
+def test_a_prediction_is_correct_if_it_is_the_class_of_the_larger_share() -> None:
     logits = torch.eye(3)
     first, second = torch.tensor([0, 1, 2]), torch.tensor([1, 1, 1])
     assert correct(logits, Targets(first, second, torch.tensor([0.7, 0.7, 0.7]))) == 3

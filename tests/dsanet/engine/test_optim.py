@@ -19,7 +19,7 @@ from dsanet.engine.optim import (
 
 
 def released_rate(iteration: int) -> float:
-    """The release's schedule at an iteration of its run on 8 GPUs (2,507 an epoch)."""
+    """The authors' schedule at an iteration of their run on 8 GPUs (2,507 an epoch)."""
     rate = 0.015
     for epoch in (50, 75, 90):
         if iteration >= epoch * 2507:
@@ -30,14 +30,14 @@ def released_rate(iteration: int) -> float:
 
 
 @pytest.mark.parametrize("iteration", [0, 1, 2507, 25069, 25070, 125349, 125350, 188025, 225630])
-def test_the_default_schedule_is_the_release(iteration: int) -> None:
+def test_the_default_schedule_is_that_of_the_authors_code(iteration: int) -> None:
     rate = peak_rate(OptimConfig(), 96) * schedule_factor(ScheduleConfig(), iteration / 2507)
     assert rate == pytest.approx(released_rate(iteration), rel=1e-9)
 
 
 def test_the_rate_scales_with_the_batch() -> None:
     assert peak_rate(OptimConfig(), 192) == pytest.approx(0.03)
-    # The paper's 0.01 at the batch that the recipes take for it is the release's rate.
+    # The paper's 0.01 at the batch that the recipes take for it is the rate of the authors' code.
     paper = OptimConfig(lr=0.01, reference_videos=64)
     assert peak_rate(paper, 96) == pytest.approx(peak_rate(OptimConfig(), 96))
 
@@ -54,7 +54,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
 
 
-def test_decay_is_for_kernels_alone_when_norm_and_bias_are_spared() -> None:
+def test_without_decay_norm_and_bias_only_kernels_decay() -> None:
     model = network()
     optimizer = build_optimizer(model, OptimConfig(decay_norm_and_bias=False), fused=False)
     decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
@@ -76,7 +76,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, overflow: bool = Fa
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_momentum_that_begins_at_zero_changes_no_bit(fused: bool) -> None:
+def test_momentum_buffers_of_zeros_change_no_bit(fused: bool) -> None:
     ours, plain = network(), network()
     settings = {"lr": 0.015, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
     torch_own = torch.optim.SGD(plain.parameters(), fused=fused, **settings)
@@ -88,10 +88,8 @@ def test_momentum_that_begins_at_zero_changes_no_bit(fused: bool) -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_first_step_that_is_skipped_leaves_no_trace(
-    fused: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What the allocator hands out is anything at all.
+def test_a_skipped_first_step_has_no_effect(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Uninitialised memory may hold any values.
     monkeypatch.setattr(torch, "empty_like", lambda t, **kw: torch.full_like(t, 1e9, **kw))
     skipped, plain = network(), network()
     optimizers = [build_optimizer(m, OptimConfig(), fused=fused) for m in (skipped, plain)]
@@ -102,7 +100,7 @@ def test_a_first_step_that_is_skipped_leaves_no_trace(
     assert all(map(torch.equal, skipped.parameters(), plain.parameters()))
 
 
-def test_the_average_is_the_recurrence_of_its_definition() -> None:
+def test_the_average_follows_its_recurrence() -> None:
     model = network()
     average = WeightAverage(model, decay=0.9)
     expected = copy.deepcopy(model.state_dict())
