@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from dsanet.engine.errors import EngineError
 from dsanet.engine.execution import autocast
+from dsanet.engine.launch.distributed import World
 from dsanet.engine.loss import Targets, cross_entropy
 from dsanet.engine.report.console import format_duration
 from dsanet.engine.setup import Training
@@ -20,6 +23,8 @@ from shards import Split
 from shards.format.index import check_idx_files
 
 GIB = 2**30
+# What is timed: calls that take this long together, but not fewer or more than these.
+WARM_SECONDS, MIN_CALLS, MAX_CALLS = 2.0, 3, 30
 
 
 def preflight(training: Training) -> None:
@@ -131,32 +136,43 @@ def time_step_and_validation(training: Training) -> tuple[float, float]:
     state = training.state
     buffers = copy.deepcopy(dict(state.model.named_buffers()))
     state.model.train()
-    step = _time(lambda: _forward_and_backward(training)) * state.layout.accumulation
+    step = (
+        time_warm(lambda: _forward_and_backward(training), training.world)
+        * state.layout.accumulation
+    )
     state.optimizer.zero_grad(set_to_none=True)
     for name, buffer in state.model.named_buffers():
         buffer.copy_(buffers[name])
     validation = 0.0
     if (validator := training.validator) is not None:
         clips = _noise(training, validator.loader.batch_size)
-        batch = _time(lambda: validator.score_batch(state.evaluated_model, clips))
+        batch = time_warm(
+            lambda: validator.score_batch(state.evaluated_model, clips), training.world
+        )
         validation = batch * len(validator.loader)
     state.model.train()
     return step, validation
 
 
-def _time(action: Callable[[], None], rounds: int = 3) -> float:
-    """The shortest time in seconds of an action that waits for the device.
+def time_warm(action: Callable[[], None], world: World) -> float:
+    """The typical time in seconds of an action that waits for the device, once it is warm.
 
-    A first call, which compiles and chooses algorithms, is not timed. Every process makes the same
-    number of calls, since collectives may be part of them.
+    A first call, which compiles and chooses algorithms, is not timed, and of the others the first
+    half does not count: the first steps of a small network take several times as long as later
+    ones. Every process makes the same number of calls, since collectives may be part of them.
     """
     action()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    probe = _seconds(action)
+    calls = min(max(MIN_CALLS, round(WARM_SECONDS / max(probe, 1e-6))), MAX_CALLS)
+    calls = int(world.gather(np.array([calls]))[0][0])
+    seconds = [_seconds(action) for _ in range(calls)]
+    return statistics.median(seconds[calls // 2 :])
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
 
 
 def _forward_and_backward(training: Training) -> None:

@@ -29,6 +29,10 @@ from dsanet.engine.report.stall_meter import StepMeter, Times
 from dsanet.engine.setup import Training
 from pipelines import Batch
 
+# Steps in a row that fp16 may skip. Each halves the loss scale: 40 take it from 65,536, where it
+# starts, to 2**-24, the smallest number of fp16, and no scale is left to try.
+MAX_SKIPPED = 40
+
 
 @contextlib.contextmanager
 def hang_watchdog(minutes: float) -> Iterator[Callable[[], None]]:
@@ -75,6 +79,7 @@ class Trainer:
         self.save_wanted = False
         self.saved_at = time.monotonic()
         self.replaced = 0
+        self.skipped = 0
 
     def run(self) -> Stop:
         """Train; returns why training ended early, or Stop.NO at the end of the last epoch."""
@@ -178,7 +183,7 @@ class Trainer:
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         if state.average:
-            state.average.update(state.model, state.step)
+            state.average.update(state.model, state.step + 1)  # this one's update included
         return norm
 
     def start_reading(
@@ -217,6 +222,7 @@ class Trainer:
         loss, norm = stats["loss"] / self.world.size, float(step.norm)
         if not math.isfinite(loss) or (not math.isfinite(norm) and self.state.precision != "fp16"):
             self.stop_nonfinite(step, loss, norm)
+        self.count_skipped(step, norm)
         self.stop = Stop.END if stats["end"] else Stop.REQUEUE if stats["requeue"] else Stop.NO
         self.save_wanted = self.save_wanted or stats["save"] > 0
         self.replaced += int(stats["replaced"])
@@ -228,6 +234,22 @@ class Trainer:
         self.latest = (step, norm)
         if self.config.log.ids or step.step % self.config.log.every == 0:
             self.record()
+
+    def count_skipped(self, step: PendingStep, norm: float) -> None:
+        """Count the steps in a row whose update the scaler of fp16 has skipped.
+
+        Raises:
+            NonFiniteError: when there are `MAX_SKIPPED` of them.
+        """
+        self.skipped = 0 if math.isfinite(norm) else self.skipped + 1
+        if self.skipped >= MAX_SKIPPED:
+            raise NonFiniteError(
+                f"the last {self.skipped} steps, up to step {step.step}, were all skipped: their "
+                "gradients overflow in fp16, with a loss scale that is now "
+                f"{self.state.scaler.get_scale():g}; use --runtime.precision bf16 or fp32, or "
+                "lower --optim.lr, and run the same command again: it continues from the last "
+                "checkpoint"
+            )
 
     def save_due(self) -> bool:
         """Whether `checkpoint.every_steps` asks for a checkpoint now."""

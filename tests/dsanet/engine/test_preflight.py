@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from dsanet.engine import preflight
 from dsanet.engine.batching import Layout
 from dsanet.engine.config import CheckpointConfig, ValidationConfig
+from dsanet.engine.launch.distributed import World
 from dsanet.engine.preflight import estimate, validations_left
 
 
@@ -39,3 +41,19 @@ def test_the_estimate_counts_steps_and_validations() -> None:
     assert "3 checkpoints of 1.00 GiB" in line
     alone = estimate(run(60, 3, 3, validator=None), step=2.0, validation=0.0, size=0)
     assert "35 steps of 2000 ms, 0:01:10 in all" in alone
+
+
+@pytest.mark.parametrize(("step", "slow"), [(0.1, [9.0, 3.5, 3.5, 3.5]), (30.0, [9.0, 3.5])])
+def test_the_first_steps_do_not_count(
+    step: float, slow: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a network on a CPU: algorithms are chosen, then some slow steps come.
+    clock, left = 0.0, [factor * step for factor in slow]
+    monkeypatch.setattr(preflight.time, "perf_counter", lambda: clock)
+
+    def action() -> None:
+        nonlocal clock
+        clock += left.pop(0) if left else step
+
+    assert preflight.time_warm(action, World()) == pytest.approx(step)
+    assert clock < max(5, 16 * step)
