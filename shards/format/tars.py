@@ -81,8 +81,6 @@ def _open_locked(path: Path) -> BinaryIO:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
         except BlockingIOError:
             if time.monotonic() > deadline:
                 file.close()
@@ -92,7 +90,18 @@ def _open_locked(path: Path) -> BinaryIO:
             time.sleep(0.05)
         except OSError:
             return file  # a file system without locks; `BuildState.locked` has warned of it
+        else:
+            if _is_at(file, path):
+                return file
         file.close()  # another writer has renamed this file to its final name
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether `path` still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 class TarWriter:

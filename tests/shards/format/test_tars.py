@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import os
 import tarfile
 
 import pytest
@@ -105,6 +106,21 @@ def test_two_writers_of_one_tar_are_kept_apart(tmp_path, monkeypatch):
     second = TarWriter(tmp_path / "x.part")  # a new file: the finished one is left alone
     second.close()
     assert b"kept" in (tmp_path / "x.tar").read_bytes()
+
+
+def test_a_file_renamed_while_it_is_being_locked_is_left_alone(tmp_path, monkeypatch):
+    part, finished = tmp_path / "x.part", tmp_path / "x.tar"
+    part.write_bytes(b"kept")
+    real = os.fstat
+
+    def rename_then_fstat(descriptor: int) -> os.stat_result:
+        monkeypatch.undo()
+        part.rename(finished)  # another writer finishes, between two system calls
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fstat", rename_then_fstat)
+    TarWriter(part).close()
+    assert finished.read_bytes() == b"kept"
 
 
 def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
