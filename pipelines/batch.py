@@ -20,6 +20,10 @@ class Batch:
     `decode`, `augment` (the resize outside DALI), `handover` (to the device) and `wait` (the
     consumer waited for the batch). replaced: (id, replacement id or -1, reason) of each broken
     video. state: the reader's checkpoint after this batch (webdataset reader only).
+
+    On a GPU, launch the work on a batch on the current stream before you ask for the batch after
+    the next one: its memory is used again once that work has ended. For work that is launched later
+    or on another stream, copy the clips first (`batch.clips.clone()`).
     """
 
     clips: torch.Tensor

@@ -26,7 +26,7 @@ class LoaderConfig:
         roi_decode: decode only the cropped region of a JPEG; null: only on a CPU, where it is
             faster.
         threads: decoding threads; 0: the share of the cores that belongs to this process.
-        read_threads: threads that read files.
+        read_threads: threads that read files, and that copy tars to `scratch`.
         prefetch: batches kept ready.
         gap_kb: frames of a video closer than this are fetched by one read. null: 0 on a local disk,
             256 (one read a snippet) on a network disk, 8192 (one read a video) in blocked order.

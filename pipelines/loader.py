@@ -30,6 +30,8 @@ READERS: dict[str, type[FrameReader]] = {
     "pixels": PyavReader,
 }
 
+GUARD = 2  # the event of the batch so many later guards the outputs of a batch
+
 
 class Loader:
     """Yields the batches of a source, read and decoded in the background.
@@ -56,7 +58,7 @@ class Loader:
         )
         # Also runs when the interpreter exits, while DALI's threads can still be stopped in order.
         self._finalizer = weakref.finalize(self, self._resources.close)
-        self._outputs_in_use: deque[tuple[torch.cuda.Event, Any]] = deque()
+        self._outputs_in_use = OutputsInUse()
 
     def close(self) -> None:
         """Stop all threads and free the graph; the loader cannot be used afterwards."""
@@ -95,7 +97,10 @@ class Loader:
         if not isinstance(clips, torch.Tensor):
             assert self._resources.decoder is not None
             clips = self._resources.decoder.tensor(loaded.outputs)
-            self._keep_until_used(loaded.outputs)
+            if self.device.type == "cuda":
+                event = torch.cuda.Event()
+                event.record()
+                self._outputs_in_use.add(event, loaded.outputs)
         if clips.device != self.device:
             clips = clips.to(self.device, non_blocking=True)
         if len(clips) < total:
@@ -104,17 +109,22 @@ class Loader:
             clips = whole
         return clips.view(total, *shape)
 
-    def _keep_until_used(self, outputs: Any) -> None:
-        """Keep DALI's memory until the GPU has finished the work on the batch in it."""
-        if self.device.type != "cuda":
-            return
-        event = torch.cuda.Event()
-        event.record()
-        self._outputs_in_use.append((event, outputs))
-        # The consumer has launched its work on a batch by the time it asks for the next one, so
-        # the event recorded after it guards the outputs before it.
-        while len(self._outputs_in_use) > 2 and self._outputs_in_use[1][0].query():
-            self._outputs_in_use.popleft()
+
+class OutputsInUse:
+    """Keeps DALI's memory until the GPU has finished the work on the batches in it.
+
+    A consumer has launched its work on a batch before it asks for the batch after the next one (see
+    `Batch`), so the event of that one guards the outputs.
+    """
+
+    def __init__(self) -> None:
+        self._outputs: deque[tuple[torch.cuda.Event, Any]] = deque()
+
+    def add(self, event: torch.cuda.Event, outputs: Any) -> None:
+        """Keep the outputs of a new batch; event: recorded when it was handed over."""
+        self._outputs.append((event, outputs))
+        while len(self._outputs) > GUARD and self._outputs[GUARD][0].query():
+            self._outputs.popleft()
 
 
 def _batch(loaded: LoadedBatch, clips: torch.Tensor) -> Batch:

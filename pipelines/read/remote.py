@@ -17,7 +17,7 @@ from pipelines.config import LoaderConfig
 from pipelines.errors import LoaderError, LoaderUsageError
 from pipelines.read.staging import (
     CHUNK,
-    copy_verified,
+    copy_tars,
     is_complete,
     locked,
     log,
@@ -44,10 +44,10 @@ def open_data(data: str | Path, name: str, config: LoaderConfig) -> Split:
         raise LoaderUsageError(
             f"{data}: a remote set is copied to a local disk first; give --loader.scratch DIR"
         )
-    return open_split(fetch_split(str(data), name, scratch), name)
+    return open_split(fetch_split(str(data), name, scratch, config.read_threads), name)
 
 
-def fetch_split(url: str, name: str, scratch: Path) -> Path:
+def fetch_split(url: str, name: str, scratch: Path, threads: int) -> Path:
     """Copy a split of the set at `url` to scratch; returns the local root of the set."""
     try:
         import fsspec
@@ -60,13 +60,16 @@ def fetch_split(url: str, name: str, scratch: Path) -> Path:
         for file in INDEX:
             _download(fsspec, f"{url}/{name}/{file}", folder)
         tars = open_split(root, name).manifest["tars"]
-        size = sum(entry["size"] for entry in tars if not is_complete(folder, entry))
-        require_space(root, size, url)
+        missing = [entry for entry in tars if not is_complete(folder, entry)]
+        require_space(root, sum(entry["size"] for entry in missing), url)
         for entry in tars:
             _download(fsspec, f"{url}/{name}/{Path(entry['name']).stem}.idx", folder)
-            if not is_complete(folder, entry):
-                with _open_remote(fsspec, f"{url}/{name}/{entry['name']}") as source:
-                    copy_verified(source, folder, entry)
+        copy_tars(
+            missing,
+            lambda entry: _open_remote(fsspec, f"{url}/{name}/{entry['name']}"),
+            folder,
+            threads,
+        )
     return root
 
 

@@ -14,7 +14,10 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +27,7 @@ from dsanet.errors import require
 from pipelines.config import LoaderConfig
 from pipelines.errors import LoaderError, LoaderUsageError
 from pipelines.read.filesystems import filesystem, is_network
+from pipelines.read.thread_pool import ThreadPool
 from shards import Split
 
 CHUNK = 8 << 20
@@ -59,13 +63,13 @@ def stage(split: Split, config: LoaderConfig, tars: Iterable[int] | None = None)
         return split
     numbers = sorted(set(range(len(split.tars)) if tars is None else tars))
     try:
-        return _stage_tars(split, scratch, numbers)
+        return _stage_tars(split, scratch, numbers, config.read_threads)
     except (OSError, LoaderError) as error:
         log(f"warning: tars are not staged, reading them from {split.root}: {error}")
         return split
 
 
-def _stage_tars(split: Split, scratch: Path, numbers: list[int]) -> Split:
+def _stage_tars(split: Split, scratch: Path, numbers: list[int], threads: int) -> Split:
     identity = hashlib.sha256(repr(split.manifest["tars"]).encode()).hexdigest()[:12]
     folder = scratch / f"dsanet-{identity}" / split.name
     entries = split.manifest["tars"]
@@ -75,9 +79,13 @@ def _stage_tars(split: Split, scratch: Path, numbers: list[int]) -> Split:
         require_space(folder, size, str(split.root))
         if missing:
             log(f"staging {len(missing)} tars ({size / 1e9:.2f} GB) to {folder}")
-        for number in missing:
-            with open(split.tars[number], "rb") as source:
-                copy_verified(source, folder, entries[number])
+        paths = {entries[number]["name"]: split.tars[number] for number in missing}
+        copy_tars(
+            [entries[number] for number in missing],
+            lambda entry: paths[entry["name"]].open("rb"),
+            folder,
+            threads,
+        )
     local = copy.copy(split)
     local.tars = list(split.tars)
     for number in numbers:
@@ -99,6 +107,47 @@ def require_space(folder: Path, size: int, source: str) -> None:
             f"{folder}: {free / 1e9:.1f} GB free, but {source} needs {(size + MARGIN) / 1e9:.1f} "
             "GB; free some space, or choose another loader.scratch"
         )
+
+
+def copy_tars(
+    entries: Sequence[dict[str, Any]],
+    open_source: Callable[[dict[str, Any]], AbstractContextManager[BinaryIO]],
+    folder: Path,
+    threads: int,
+) -> None:
+    """Copy the tars of manifest entries into `folder`, several at a time, and print the speed.
+
+    After a failure no further copy begins, and those under way are completed.
+
+    Raises:
+        OSError, LoaderError: the first failure of a copy.
+    """
+    if not entries:
+        return
+    failed = threading.Event()
+
+    def copy_one(entry: dict[str, Any]) -> None:
+        if failed.is_set():
+            return
+        try:
+            with open_source(entry) as source:
+                copy_verified(source, folder, entry)
+        except BaseException:
+            failed.set()
+            raise
+
+    start = time.perf_counter()
+    pool = ThreadPool(min(threads, len(entries)), "loader-stage")
+    try:
+        pool.map(copy_one, entries)
+    finally:
+        failed.set()  # where the wait was interrupted
+        pool.close()
+    seconds, size = time.perf_counter() - start, sum(entry["size"] for entry in entries)
+    log(
+        f"copied {len(entries)} tars ({size / 1e9:.2f} GB) in {seconds:.1f} s: "
+        f"{size / 1e6 / seconds:.0f} MB/s"
+    )
 
 
 def copy_verified(source: BinaryIO, folder: Path, entry: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipelines import (
     LoaderError,
     OrderConfig,
 )
+from pipelines.loader import OutputsInUse
 from pipelines.read.frames import FrameReader, OpenFiles
 from pipelines.watchdog import Activity
 from shards import Split
@@ -319,6 +321,30 @@ def test_files_in_use_stay_open_until_they_are_released(split):
         files.acquire(split.tars[0])
 
 
+class Event:
+    """An event on a stream."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def query(self) -> bool:
+        return self.done
+
+
+def test_outputs_stay_until_the_work_of_a_consumer_one_batch_ahead_has_ended():
+    kept, events = OutputsInUse(), [Event() for _ in range(5)]
+    outputs = [Event() for _ in range(5)]  # anything that can be watched
+    alive = [weakref.ref(output) for output in outputs]
+    for number, event in enumerate(events):
+        kept.add(event, outputs.pop(0))  # type: ignore[arg-type]
+        if number < 2:
+            event.done = True  # before the consumer launches its work on batch 0
+    assert [ref() is not None for ref in alive] == [True] * 5
+    events[2].done = True  # work launched before batch 2 was asked for: that on batch 0
+    kept.add(Event(), object())  # type: ignore[arg-type]
+    assert [ref() is not None for ref in alive] == [False] + [True] * 4
+
+
 def test_a_closed_reader_reads_nothing(split):
     reader = FrameReader(split, Activity(), threads=1)
     reader.fetch([0], [np.array([0])])
@@ -338,11 +364,13 @@ def native_threads() -> int:
 def test_close_returns_within_a_second_on_a_slow_disk(split, monkeypatch, kind, seconds):
     train(split).close()
     before = native_threads()
-    real, release, reads = FrameReader.pread, threading.Event(), []
+    real, reads = FrameReader.pread, []
+    slow_read, release = threading.Event(), threading.Event()
 
     def slow(self, path, offset, size):
         reads.append(path)
         if len(reads) > 4:
+            slow_read.set()
             release.wait(seconds)
         return real(self, path, offset, size)
 
@@ -350,16 +378,16 @@ def test_close_returns_within_a_second_on_a_slow_disk(split, monkeypatch, kind, 
     order = OrderConfig(kind)  # type: ignore[arg-type]
     config = LoaderConfig(threads=1, read_threads=3, order=order, gap_kb=8192)
     loader = train(split, config=config)
-    next(loader.epoch(0))
-    while len(reads) <= 4:
-        time.sleep(0.01)
+    epoch = loader.epoch(0)
+    next(epoch)
+    assert slow_read.wait(30)
     began = time.monotonic()
     loader.close()
     elapsed = time.monotonic() - began
-    left = {thread.name for thread in threading.enumerate() if thread.name.startswith("loader-")}
+    left = {thread.name for thread in threading.enumerate()}
     release.set()
     assert elapsed < 1
-    assert left <= {f"loader-read-{number}" for number in range(3)}  # in the reads under way
+    assert not left & {"loader-source", "loader-dali", "loader-ahead"}
     assert len(reads) <= 4 + 3
     deadline = time.monotonic() + 10
     while native_threads() > before and time.monotonic() < deadline:

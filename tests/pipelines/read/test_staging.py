@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from pipelines import (
+    AugmentConfig,
+    EvalLoader,
     LoaderConfig,
     LoaderError,
     OrderConfig,
     Rank,
+    SamplingConfig,
 )
 from pipelines.read import staging as st
 from shards import Split, open_split
@@ -64,6 +69,34 @@ def test_staging_is_done_once_and_continues_an_interrupted_copy(copy, tmp_path, 
     assert [p.read_bytes() for p in first.tars] == [p.read_bytes() for p in copy.tars]
 
 
+def test_several_tars_are_copied_at_once_and_the_speed_is_printed(
+    copy, tmp_path, monkeypatch, capfd
+):
+    real, together = st.copy_verified, threading.Barrier(3, timeout=20)
+
+    def copy_together(*arguments):
+        together.wait()
+        real(*arguments)
+
+    monkeypatch.setattr(st, "copy_verified", copy_together)
+    local = st.stage(copy, staged_config(tmp_path, read_threads=3))
+    assert [p.read_bytes() for p in local.tars] == [p.read_bytes() for p in copy.tars]
+    assert re.search(r"copied 6 tars \(.* GB\) in .* s: \d+ MB/s", capfd.readouterr().err)
+
+
+def test_a_failing_copy_ends_the_others(copy, tmp_path, monkeypatch, capfd):
+    copied = []
+
+    def fail(source, folder, entry):
+        copied.append(entry["name"])
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(st, "copy_verified", fail)
+    assert st.stage(copy, staged_config(tmp_path, read_threads=2)).tars == copy.tars
+    assert "not staged" in capfd.readouterr().err
+    assert 1 <= len(copied) <= 2
+
+
 def test_lanes_stages_only_the_tars_of_the_node(copy, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
@@ -103,6 +136,34 @@ def test_staging_is_the_default_under_slurm(copy, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "node"))
     assert st.stage(copy, auto).tars[0].is_relative_to(tmp_path / "node")
     assert st.stage(copy, LoaderConfig(stage="off")) is copy
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "message"),
+    [
+        ({}, {"batch_size": 0}, "batch_size must be at least 1"),
+        ({}, {"batch_size": 27}, "use a smaller batch"),
+        ({}, {"rank": Rank(world=7), "batch_size": 1}, "number of ranks must divide 960"),
+        (
+            {"stage": "lanes", "order": OrderConfig("local")},
+            {"rank": Rank(world=5), "batch_size": 1},
+            "5 ranks do not divide",
+        ),
+        ({"reader": "webdataset"}, {"augment": AugmentConfig(kind="multi_scale")}, "multi_scale"),
+    ],
+)
+def test_wrong_settings_are_refused_before_tars_are_staged(
+    copy, tmp_path, settings, changes, message
+):
+    with pytest.raises(LoaderError, match=message):
+        train(copy, config=staged_config(tmp_path, **settings), **changes)
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_an_evaluation_batch_is_checked_before_tars_are_staged(copy, tmp_path):
+    with pytest.raises(LoaderError, match="batch_size must be at least 1"):
+        EvalLoader(copy, SamplingConfig(), staged_config(tmp_path), batch_size=0)
+    assert not (tmp_path / "scratch").exists()
 
 
 def test_wrong_settings_are_refused(copy):
