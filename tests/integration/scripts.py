@@ -1,4 +1,4 @@
-"""How the integration tests run the entry scripts and read what they leave."""
+"""Running the entry scripts in tests, and reading the records that they write."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHAND
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The test's environment without the traces of a launcher around it."""
+    """The environment without the variables of a launcher that runs the tests."""
     launcher = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    kept = {k: v for k, v in os.environ.items() if k not in launcher and not k.startswith("SLURM_")}
-    return kept | ENVIRONMENT | more
+    own = {k: v for k, v in os.environ.items() if k not in launcher and not k.startswith("SLURM_")}
+    return own | ENVIRONMENT | more
 
 
 def launch(*words: object, processes: int = 1, **env: str) -> list[subprocess.Popen[str]]:
-    """Start an entry script in so many processes, told of each other as torchrun does."""
+    """Start an entry script in this many processes, with the environment that torchrun sets."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -61,7 +61,7 @@ def launch(*words: object, processes: int = 1, **env: str) -> list[subprocess.Po
 def finish(
     started: list[subprocess.Popen[str]], timeout: float = 180
 ) -> subprocess.CompletedProcess[str]:
-    """Wait for all processes, at most `timeout` seconds; the output of all, the worst exit code."""
+    """Wait for all processes; returns their joined output and the largest exit code."""
     outputs = [process.communicate(timeout=timeout) for process in started]
     code = max(abs(process.returncode) for process in started)
     out, err = ("".join(texts) for texts in zip(*outputs, strict=True))
@@ -87,10 +87,10 @@ def course(run: Path) -> list[tuple[int, list[int], float, float]]:
 
 
 def train_here(*words: object) -> int:
-    """train.py within this process: its exit code."""
+    """Run train.py in this process; returns its exit code."""
     return run_command(lambda: train_main(Signals(), [str(word) for word in words]))
 
 
 def eval_here(*words: object) -> int:
-    """eval.py within this process: its exit code."""
+    """Run eval.py in this process; returns its exit code."""
     return run_command(lambda: eval_main(Signals(), [str(word) for word in words]))

@@ -32,21 +32,23 @@ def scores(out: Path) -> np.lib.npyio.NpzFile:
 
 
 @pytest.fixture(scope="module")
-def alone(small_shards: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_process(
+    small_shards: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     return evaluate(small_shards, trained, tmp_path_factory.mktemp("eval"))
 
 
-def test_every_video_once_with_its_label(alone: Path, small_shards: Path) -> None:
-    table = scores(alone)
+def test_every_video_once_with_its_label(one_process: Path, small_shards: Path) -> None:
+    table = scores(one_process)
     split = open_split(small_shards, "val")
     assert table["ids"].tolist() == list(range(8))
     np.testing.assert_array_equal(table["labels"], split.samples["label"])
     assert table["scores"].shape == (8, 4)
 
 
-def test_metrics_name_the_protocol(alone: Path) -> None:
-    metrics = json.loads((alone / "metrics.json").read_text())
-    table = scores(alone)
+def test_metrics_name_the_protocol(one_process: Path) -> None:
+    metrics = json.loads((one_process / "metrics.json").read_text())
+    table = scores(one_process)
     right = table["scores"].argmax(1) == table["labels"]
     assert metrics["top1"] == pytest.approx(right.mean())
     assert metrics["top5"] == 1.0
@@ -59,10 +61,10 @@ def test_metrics_name_the_protocol(alone: Path) -> None:
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_scores_do_not_depend_on_the_number_of_processes(
-    processes: int, alone: Path, small_shards: Path, trained: Path, tmp_path: Path
+    processes: int, one_process: Path, small_shards: Path, trained: Path, tmp_path: Path
 ) -> None:
     many = scores(evaluate(small_shards, trained, tmp_path / "many", processes=processes))
-    one = scores(alone)
+    one = scores(one_process)
     np.testing.assert_array_equal(one["ids"], many["ids"])
     np.testing.assert_array_equal(one["labels"], many["labels"])
     np.testing.assert_allclose(one["scores"], many["scores"], rtol=0, atol=1e-5)
@@ -113,13 +115,13 @@ def test_scores_are_written_beside_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_set_behind_an_address_is_fetched(
-    small_shards: Path, trained: Path, tmp_path: Path, alone: Path
+    small_shards: Path, trained: Path, tmp_path: Path, one_process: Path
 ) -> None:
     pytest.importorskip("fsspec", reason="needs the extra `remote`")
     address, scratch = f"file://{small_shards}", str(tmp_path / "scratch")
     words = ("--data", address, "--checkpoint", trained, "--out", tmp_path / "out")
     assert eval_here(*words, "--loader.scratch", scratch) == 0
-    np.testing.assert_allclose(scores(tmp_path / "out")["scores"], scores(alone)["scores"])
+    np.testing.assert_allclose(scores(tmp_path / "out")["scores"], scores(one_process)["scores"])
     loader = LoaderConfig(scratch=scratch)
     config = TrainConfig(data=address, model="m", out="o", loader=loader)
     assert [split and len(split) for split in open_splits(config)] == [20, 8]

@@ -64,8 +64,8 @@ def assert_same_scores(out: Path, unbroken: Path) -> None:
     for name in ("ids", "labels"):
         np.testing.assert_array_equal(mine[name], other[name])
     np.testing.assert_allclose(mine["scores"], other["scores"], rtol=0, atol=1e-5)
-    found, expected = (json.loads((p / "metrics.json").read_text()) for p in (out, unbroken))
-    assert found == expected
+    metrics, expected = (json.loads((p / "metrics.json").read_text()) for p in (out, unbroken))
+    assert metrics == expected
     assert not (out / "partial").exists()
 
 
@@ -137,5 +137,5 @@ def test_a_stream_is_decoded_again_but_not_scored_twice(
     assert eval_here(*words) == 0
     # Seven were saved. The first batch is always scored, which gives the number of classes.
     assert len(scored) == 8 + VIDEOS - 7 + 1
-    found = np.load(tmp_path / "out" / "scores.npz", allow_pickle=False)
-    assert found["ids"].tolist() == list(range(VIDEOS))
+    table = np.load(tmp_path / "out" / "scores.npz", allow_pickle=False)
+    assert table["ids"].tolist() == list(range(VIDEOS))

@@ -1,4 +1,4 @@
-"""tools/predict.py and the check before a run."""
+"""tools/predict.py, and the preflight checks of train.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that one process does for all: its result, or its error, is that of every process."""
+"""Work that rank 0 does for all processes, which all get its result or its error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Ask Slurm to run the current job again.
 
 The batch scripts run this file by its path, with the node's own Python: it imports the standard
-library alone and keeps to what Python 3.6 knows.
+library alone and runs with Python 3.6.
 """
 
 import os

@@ -82,8 +82,8 @@ def test_without_a_server_the_error_names_address_reason_and_limit(
     began = time.monotonic()
     with pytest.raises(EngineError) as error:
         open_store(1, 4, SECOND)
-    assert 0.9 < time.monotonic() - began < 5
-    for word in (f"127.0.0.1:{port}", "rank 1 of 4", "refused", "Usual causes", "limit is 1 s"):
+    assert 0.9 < time.monotonic() - began < 30  # it waits for the limit
+    for word in (f"127.0.0.1:{port}", "rank 1 of 4", "Usual causes", "limit is 1 s"):
         assert word in str(error.value)
     assert capfd.readouterr().err == ""  # torch prints nothing
 
@@ -101,8 +101,10 @@ def test_a_port_in_use_is_reported_at_once(port: int) -> None:
     with socket.socket() as other:
         other.bind(("", port))
         other.listen()
-        with pytest.raises(EngineError, match=r"address already in use.*another job uses the port"):
+        began = time.monotonic()
+        with pytest.raises(EngineError, match=f"127.0.0.1:{port}.*another job uses the port"):
             open_store(0, 2, 100 * SECOND)
+        assert time.monotonic() - began < 50  # it does not wait for the limit
 
 
 def test_train_reports_a_failed_rendezvous_in_one_line(

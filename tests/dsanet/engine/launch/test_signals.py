@@ -17,10 +17,14 @@ from dsanet.engine.launch.signals import Signals
 import subprocess
 signals = Signals().install()
 child = subprocess.Popen(["sleep", "30"])
-for number in map(int, sys.argv[1:]):
+expected, *numbers = sys.argv[1:]
+for number in map(int, numbers):
     os.kill(os.getpid(), number)
     os.kill(child.pid, signal.SIGUSR1)
-    time.sleep(0.2)
+    time.sleep(0.1)
+deadline = time.monotonic() + 30
+while signals.stop.name != expected and time.monotonic() < deadline:
+    time.sleep(0.01)  # a thread receives the signals
 print(signals.stop.name, child.poll())
 child.kill()
 """
@@ -38,7 +42,7 @@ child.kill()
 def test_signals_set_the_flag_and_children_survive_them(
     numbers: tuple[int, ...], stop: str
 ) -> None:
-    words = [sys.executable, "-c", CHILD, *(str(int(number)) for number in numbers)]
+    words = [sys.executable, "-c", CHILD, stop, *(str(int(number)) for number in numbers)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == [stop, "None"], done.stderr
 
