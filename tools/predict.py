@@ -15,12 +15,12 @@ import json
 import sys
 from pathlib import Path
 
-from dsanet.engine.checkpoint import write_atomic
 from dsanet.engine.evaluation.config import EvalConfig
 from dsanet.engine.evaluation.predict import Prediction, predict
 from dsanet.engine.evaluation.trained_network import load_trained
 from dsanet.engine.launch.distributed import World, use_device
 from dsanet.engine.main import run_command
+from shards.format.files import write_atomic
 
 
 def parse() -> argparse.Namespace:

@@ -9,7 +9,6 @@ What a file contains is defined in `run_state`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import pickle
@@ -23,6 +22,7 @@ import torch
 
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.errors import require
+from shards.format.files import sha256, sync_folder, write_atomic
 
 NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 PARTIAL = ".partial"
@@ -53,20 +53,8 @@ class CheckpointConfig:
             require(value >= least, f"checkpoint.{name}", must, value, UsageError)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _digest(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()[:16]
+    return sha256(path)[:16]
 
 
 def fingerprint(path: Path) -> str:
@@ -82,22 +70,6 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, after a crash too.
-
-    Raises:
-        OSError: naming `path`.
-    """
-    partial = path.with_name(f"{path.name}{PARTIAL}")
-    with naming(path):
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
 
 
 class CheckpointFolder:
@@ -155,7 +127,7 @@ class CheckpointFolder:
             ) from error
         path = self.path / f"step-{step:09d}-{_digest(partial)}.pt"
         partial.replace(path)
-        _sync_folder(self.path)
+        sync_folder(self.path)
         self._prune(path)
         return path
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dsanet.engine.checkpoint import CheckpointFolder, naming, write_atomic
+from dsanet.engine.checkpoint import CheckpointFolder, naming
 from dsanet.engine.config import TrainConfig, dump
 from dsanet.engine.environment import git_state, versions
 from dsanet.engine.errors import EngineError, UsageError
+from shards.format.files import write_atomic
 
 
 class RunFolder:

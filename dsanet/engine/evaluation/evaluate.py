@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsanet.engine import execution
-from dsanet.engine.checkpoint import fingerprint, write_atomic
+from dsanet.engine.checkpoint import fingerprint
 from dsanet.engine.config import plain
 from dsanet.engine.environment import versions
 from dsanet.engine.errors import EngineError, UsageError
@@ -26,6 +26,7 @@ from dsanet.engine.report.console import Console
 from dsanet.errors import require
 from pipelines import EvalLoader, Rank, open_data
 from shards import Split
+from shards.format.files import write_atomic
 from shards.format.index import check_idx_files
 
 

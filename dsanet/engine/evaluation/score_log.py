@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from dsanet.engine.checkpoint import write_atomic
 from dsanet.engine.errors import EngineError
 from dsanet.engine.evaluation.scoring import ScoreTable
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop
+from shards.format.files import write_atomic
 
 FOLDER = "partial"
 SETTINGS = "settings.json"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dsanet.engine.checkpoint import write_atomic
 from dsanet.engine.main import run_command
 from dsanet.engine.report.console import Console
 from dsanet.engine.run_folder import RunFolder
+from shards.format.files import write_atomic
 
 FULL = Path("/dev/full")
 
