@@ -89,6 +89,9 @@ def compiled(
         "compiling the network: the first step may take some minutes "
         f"(cached in {os.environ['TORCHINDUCTOR_CACHE_DIR']})"
     )
+    # DDP's own optimiser would cut off a tiny second graph at the first bucket of 1 MB, which
+    # overlaps next to nothing, and would bypass the cache of graphs at later starts.
+    torch._dynamo.config.optimize_ddp = False
     return torch.compile(model, fullgraph=True, dynamic=False)  # type: ignore[return-value]
 
 
