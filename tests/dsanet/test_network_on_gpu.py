@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,15 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 SMALL = {"num_classes": 5, "width": 32, "dropout": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _tf32() -> Iterator[None]:
+    """As in a run (`execution.configure`); without TF32 Inductor warns at a float32 product."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(precision)
 
 
 @pytest.mark.parametrize("name", dsanet.list_models())

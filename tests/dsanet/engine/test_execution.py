@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._inductor import compile_fx
 
 from dsanet.engine import UsageError
 from dsanet.engine.config import RuntimeConfig
 from dsanet.engine.execution import (
     build_scaler,
     compiled,
+    configure,
     distributed,
     missing_compiler,
     pick_precision,
@@ -98,6 +100,24 @@ def test_the_scaler_skips_a_step_whose_gradient_is_not_finite() -> None:
         scaler.update()
         optimizer.zero_grad()
         assert torch.equal(before, model.weight) != moves
+
+
+def test_a_run_on_a_gpu_has_tf32_so_that_inductor_does_not_warn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warn = compile_fx._warn_tf32_disabled.__wrapped__  # without its cache
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = torch.get_float32_matmul_precision()
+    with pytest.warns(UserWarning, match="set_float32_matmul_precision"):
+        warn()
+    try:
+        configure(RuntimeConfig(), torch.device("cuda"))
+        warn()  # pytest makes an error of a warning
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize(("visible", "local", "index"), [(8, 3, 3), (1, 3, 0), (1, 0, 0)])

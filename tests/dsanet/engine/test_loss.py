@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -110,6 +113,38 @@ def test_with_both_each_pass_uses_one_of_them_with_equal_probability() -> None:
     assert 160 < cuts < 240
 
 
+@contextmanager
+def no_synchronisation() -> Iterator[None]:
+    """Raise where the CPU waits for the GPU."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*prototype feature")
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_mode_that_forbids_waiting_warns_nobody_and_ends(
+    raises: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[str] = []
+
+    def set_mode(mode: str) -> None:
+        modes.append(mode)
+        if mode != "default":
+            text = "Synchronization debug mode is a prototype feature and does not yet detect all"
+            warnings.warn(text, stacklevel=2)
+            if raises:
+                raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with pytest.raises(RuntimeError) if raises else nullcontext(), no_synchronisation():
+        assert modes == ["error"]
+    assert modes == ["error", "default"]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("config", [LossConfig(mixup=0.4), LossConfig(cutmix=1.0)])
@@ -119,12 +154,9 @@ def test_mixing_on_a_gpu_equals_that_on_the_cpu_and_does_not_synchronise(
     clips, labels, logits = random_clips(4, 32, 32), torch.arange(4), torch.randn(4, 4)
     expected, targets = mix(clips, labels, config, np.random.default_rng(1))
     on_gpu = [x.cuda() for x in (clips, labels, logits)]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_synchronisation():
         mixed, result = mix(on_gpu[0], on_gpu[1], config, np.random.default_rng(1))
         loss, right = cross_entropy(on_gpu[2], result, 0.1), correct(on_gpu[2], result)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert (mixed.cpu().int() - expected.int()).abs().max() <= 1  # rounding of a blend
     torch.testing.assert_close(loss.cpu(), cross_entropy(logits, targets, 0.1))
     assert right.item() == correct(logits, targets)
