@@ -24,6 +24,9 @@ from pipelines.errors import LoaderError
 COLOURS = ("brightness", "contrast", "saturation", "hue")
 # The index, the boxes and FFmpeg ignore EXIF orientation, so DALI must not apply it either.
 AS_STORED = {"adjust_orientation": False}
+# Chroma is interpolated, as libjpeg does on a CPU; nvJPEG alone would repeat the nearest value, and
+# a network trained on a GPU would see other pixels on a CPU.
+JPEG_SETTINGS = AS_STORED | {"jpeg_fancy_upsampling": True}
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def decode_mp4(encoded: Any, spec: GraphSpec) -> Any:
 
 def decode_jpeg(encoded: Any, window: tuple[Any, Any], spec: GraphSpec) -> Any:
     """Decode a JPEG (H, W, 3), or with `roi_decode` only its window."""
-    decoders, settings = dali().fn.decoders, {"output_type": dali().types.RGB} | AS_STORED
+    decoders, settings = dali().fn.decoders, {"output_type": dali().types.RGB} | JPEG_SETTINGS
     device = "mixed" if spec.mixed else "cpu"
     if spec.roi_decode:
         frames = decoders.image_slice(encoded, *window, axes=[0, 1], device=device, **settings)

@@ -11,7 +11,7 @@ import pytest
 from pipelines import AugmentConfig, LoaderConfig, SamplingConfig, TrainLoader
 from pipelines.decode.dali_errors import DecodeError, error_line
 from pipelines.decode.decoder import Decoder, EncodedBatch
-from pipelines.decode.graph import GraphSpec
+from pipelines.decode.graph import GraphSpec, dali, decode_jpeg
 from pipelines.read.gops import unrepeated
 
 # TIFF, little endian, one entry: orientation (0x112) 6, "turn by 90 degrees to show".
@@ -25,6 +25,43 @@ def first_jpeg(split) -> bytes:
     with open(split.tar_path(0), "rb") as file:
         file.seek(int(row["offset"]) + int(entry["offset"]))
         return file.read(int(entry["size"]))
+
+
+@pytest.mark.parametrize("device_id", [None, 0])
+@pytest.mark.parametrize("roi", [True, False])
+def test_chroma_is_interpolated_on_every_device(monkeypatch, roi, device_id):
+    """Building a graph with a device needs a GPU, its nodes do not."""
+    fn, types = dali().fn, dali().types
+    name, arguments = "image_slice" if roi else "image", {}
+    original = getattr(fn.decoders, name)
+
+    def record(*inputs: object, **settings: object) -> object:
+        arguments.update(settings)
+        return original(*inputs, **settings)
+
+    monkeypatch.setattr(fn.decoders, name, record)
+    spec = GraphSpec("jpeg", batch=1, size=16, roi_decode=roi, threads=1, device_id=device_id)
+    with dali().Pipeline(batch_size=1, num_threads=1, device_id=device_id):
+        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+        window = [fn.external_source(name=n, dtype=types.INT64, ndim=1) for n in ("at", "shape")]
+        decode_jpeg(encoded, tuple(window), spec)
+    assert arguments["jpeg_fancy_upsampling"] is True
+    assert arguments["device"] == ("cpu" if device_id is None else "mixed")
+
+
+def test_the_cpu_interpolates_chroma_with_or_without_the_setting(split):
+    fn, types = dali().fn, dali().types
+    pipeline = dali().Pipeline(batch_size=1, num_threads=1, device_id=None)
+    with pipeline:
+        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+        settings = [{}, {"jpeg_fancy_upsampling": True}]
+        pictures = [fn.decoders.image(encoded, output_type=types.RGB, **s) for s in settings]
+        pipeline.set_outputs(*pictures)
+    pipeline.build()
+    pipeline.feed_input("encoded", [np.frombuffer(first_jpeg(split), np.uint8)])
+    plain, fancy = (np.asarray(output.as_tensor()) for output in pipeline.run())
+    assert plain.std() > 0
+    assert np.array_equal(plain, fancy)
 
 
 @pytest.mark.parametrize("roi", [True, False])
