@@ -25,7 +25,8 @@ class LoaderConfig:
             follows the device.
         roi_decode: decode only the cropped region of a JPEG; null: only on a CPU, where it is
             faster.
-        threads: decoding threads; 0: the share of the cores that belongs to this process.
+        threads: decoding threads; 0: the share of the cores that belongs to this process, at most
+            16, or on a GPU, whose decoders they only drive, at most 4 for JPEGs and 8 for video.
         read_threads: threads that read files, and that copy tars to `scratch`.
         prefetch: batches kept ready.
         gap_kb: frames of a video closer than this are fetched by one read. null: 0 on a local disk,

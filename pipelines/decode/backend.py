@@ -18,6 +18,10 @@ GRAPH_INPUT: dict[Backend, Literal["jpeg", "mp4", "pixels"]] = {
     "video": "mp4",
     "pyav": "pixels",
 }
+CPU_THREADS = 16  # at most: a batch decodes hardly faster on more
+# On a GPU a thread drives a decoder instead of decoding, and DALI's mixed decoders have a second
+# pool of as many. An H100 has seven NVDEC engines, each fed by a thread.
+GPU_THREADS: dict[Backend, int] = {"image": 4, "video": 8, "pyav": 4}
 
 
 def choose_decode(codec: str, device: str, config: LoaderConfig) -> Backend:
@@ -71,10 +75,15 @@ def graph_spec(
         colour=colour,
         resize=resize == "dali",
         roi_decode=roi and decode == "image" and crops == 1,
-        threads=config.threads or min(16, usable_cores()),
+        threads=config.threads or decode_threads(decode, on_gpu),
         device_id=_device_id(device) if on_gpu else None,
         gpu_decode=decode != "pyav",
     )
+
+
+def decode_threads(decode: Backend, on_gpu: bool) -> int:
+    """Threads of the graph where the configuration does not say."""
+    return min(GPU_THREADS[decode] if on_gpu else CPU_THREADS, usable_cores())
 
 
 def _device_id(device: str) -> int:

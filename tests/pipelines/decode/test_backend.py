@@ -152,8 +152,10 @@ def test_a_gpu_batch_is_not_overwritten_by_later_ones(split):
     sums = []
     for epoch in range(4):
         for batch in loader.epoch(epoch):
-            # The GPU lags behind: a long product, then a sum over the batch, both only launched.
-            weight = torch.nn.functional.normalize(weight @ weight)
+            # The GPU lags behind by tens of milliseconds, so several batches are decoded before it
+            # sums this one; all of it is only launched.
+            for _ in range(30):
+                weight = torch.nn.functional.normalize(weight @ weight)
             sums.append(batch.clips.sum())
             del batch  # only the loader keeps the memory
     totals = [int(total) for total in sums]
@@ -208,6 +210,25 @@ def test_the_choice_of_a_decoder():
     ):
         with pytest.raises(LoaderError, match=message):
             choose_decode(codec, "cpu", LoaderConfig(**settings))
+
+
+@pytest.mark.parametrize(
+    ("decode", "device", "settings", "threads"),
+    [
+        ("image", "cpu", {}, 16),
+        ("image", "cuda:0", {}, 4),
+        ("video", "cuda:0", {}, 8),
+        ("image", "cuda:0", {"decode_on": "cpu"}, 16),
+        ("image", "cuda:0", {"threads": 24}, 24),
+    ],
+)
+def test_threads_follow_who_decodes(monkeypatch, decode, device, settings, threads):
+    monkeypatch.setattr("pipelines.decode.backend.usable_cores", lambda: 32)
+    config = LoaderConfig(**settings)
+    assert graph_spec(decode, device, config, videos=1, frames=1, size=8).threads == threads
+    monkeypatch.setattr("pipelines.decode.backend.usable_cores", lambda: 2)
+    if not config.threads:
+        assert graph_spec(decode, device, config, videos=1, frames=1, size=8).threads == 2
 
 
 WRONG = [
