@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,8 +29,6 @@ READERS: dict[str, type[FrameReader]] = {
     "pixels": PyavReader,
 }
 
-GUARD = 2  # the event of the batch so many later guards the outputs of a batch
-
 
 class Loader:
     """Yields the batches of a source, read and decoded in the background.
@@ -53,12 +50,11 @@ class Loader:
         self._resources = LoaderResources(
             source,
             reader.activity,
-            pinned=self.device.type == "cuda",
+            device=self.device,
             prefetch=config.prefetch,
         )
         # Also runs when the interpreter exits, while DALI's threads can still be stopped in order.
         self._finalizer = weakref.finalize(self, self._resources.close)
-        self._outputs_in_use = OutputsInUse()
 
     def close(self) -> None:
         """Stop all threads and free the graph; the loader cannot be used afterwards."""
@@ -100,7 +96,7 @@ class Loader:
             if self.device.type == "cuda":
                 event = torch.cuda.Event()
                 event.record()
-                self._outputs_in_use.add(event, loaded.outputs)
+                self._resources.outputs_in_use.add(event, loaded.outputs)
         if clips.device != self.device:
             clips = clips.to(self.device, non_blocking=True)
         if len(clips) < total:
@@ -108,23 +104,6 @@ class Loader:
             whole[torch.as_tensor(loaded.rows, device=clips.device)] = clips
             clips = whole
         return clips.view(total, *shape)
-
-
-class OutputsInUse:
-    """Keeps DALI's memory until the GPU has finished the work on the batches in it.
-
-    A consumer has launched its work on a batch before it asks for the batch after the next one (see
-    `Batch`), so the event of that one guards the outputs.
-    """
-
-    def __init__(self) -> None:
-        self._outputs: deque[tuple[torch.cuda.Event, Any]] = deque()
-
-    def add(self, event: torch.cuda.Event, outputs: Any) -> None:
-        """Keep the outputs of a new batch; event: recorded when it was handed over."""
-        self._outputs.append((event, outputs))
-        while len(self._outputs) > GUARD and self._outputs[GUARD][0].query():
-            self._outputs.popleft()
 
 
 def _batch(loaded: LoadedBatch, clips: torch.Tensor) -> Batch:

@@ -1,9 +1,13 @@
-"""What a loader owns and must free: its source, its decoder, and the feeder of an epoch."""
+"""What a loader owns and must free: its source, decoder, feeder, and the outputs on a GPU."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections import deque
 from typing import Any
+
+import torch
 
 from pipelines.batch_source import BatchSource
 from pipelines.decode.decoder import Decoder
@@ -11,19 +15,46 @@ from pipelines.errors import LoaderError
 from pipelines.feeder import EpochRequests, Feeder
 from pipelines.watchdog import Activity
 
+GUARD = 2  # the event of the batch so many later guards the outputs of a batch
+
+
+class OutputsInUse:
+    """Keeps DALI's memory until the GPU has finished the work on the batches in it.
+
+    A consumer has launched its work on a batch before it asks for the batch after the next one (see
+    `Batch`), so the event of that one guards the outputs.
+    """
+
+    def __init__(self) -> None:
+        self._outputs: deque[tuple[torch.cuda.Event, Any]] = deque()
+
+    def add(self, event: torch.cuda.Event, outputs: Any) -> None:
+        """Keep the outputs of a new batch; event: recorded when it was handed over."""
+        self._outputs.append((event, outputs))
+        while len(self._outputs) > GUARD and self._outputs[GUARD][0].query():
+            self._outputs.popleft()
+
+    def release(self, device: torch.device) -> None:
+        """Give the memory back once the GPU has finished its work, also that on the last batch."""
+        if self._outputs:
+            with contextlib.suppress(RuntimeError):  # of a GPU that failed; it does no more work
+                torch.cuda.synchronize(device)
+        self._outputs.clear()
+
 
 class LoaderResources:
-    """Runs one epoch at a time on a source.
+    """Runs one epoch at a time on a source, for batches on `device`.
 
     It belongs to the process that made it: a forked child has none of its threads, so there it
     refuses to work, and `close` does nothing.
     """
 
     def __init__(
-        self, source: BatchSource[Any], activity: Activity, *, pinned: bool, prefetch: int
+        self, source: BatchSource[Any], activity: Activity, *, device: torch.device, prefetch: int
     ) -> None:
         self.source, self.activity = source, activity
-        self.pinned, self.prefetch = pinned, prefetch
+        self.device, self.prefetch = device, prefetch
+        self.outputs_in_use = OutputsInUse()
         self.decoder: Decoder | None = None
         self._feeder: Feeder | None = None
         self._owner = os.getpid()
@@ -34,7 +65,8 @@ class LoaderResources:
         self.check_usable()
         self.end_epoch()
         if self.decoder is None:
-            self.decoder = self.source.make_decoder(pinned=self.pinned, prefetch=self.prefetch)
+            pinned = self.device.type == "cuda"
+            self.decoder = self.source.make_decoder(pinned=pinned, prefetch=self.prefetch)
         feeder = Feeder(self.source, epoch, self.decoder, self.activity, prefetch=self.prefetch)
         self._feeder = feeder  # before it starts, so that `close` finds it in any case
         feeder.start()
@@ -69,6 +101,7 @@ class LoaderResources:
             return
         self._closed = True
         self.end_epoch()
+        self.outputs_in_use.release(self.device)
         if self.decoder is not None:
             self.decoder.close()
         self.decoder = None

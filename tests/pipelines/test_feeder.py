@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines import LoaderError
 from pipelines.batch_source import BatchSource, LoadedBatch
 from pipelines.decode.dali_errors import DecodeError
 from pipelines.feeder import EpochRequests, Feeder
 from pipelines.plan.planner import BatchPlan
+from pipelines.resources import LoaderResources
 from pipelines.watchdog import Activity
 
 BROKEN = 100  # what the decoder refuses
@@ -111,6 +113,42 @@ def test_broken_videos_of_neighbouring_batches_are_repaired_in_their_places():
 def test_an_error_of_the_source_is_raised_at_the_consumer():
     feeder = feeder_of(Numbers(unreadable=3))
     with pytest.raises(OSError, match="no such disk"):
+        outputs(feeder)
+    assert feeder.close()
+
+
+def test_closing_waits_for_the_gpu_and_gives_its_memory_back(monkeypatch):
+    calls = []
+
+    class Busy:
+        def query(self) -> bool:
+            return False  # the GPU lags behind
+
+    class Outputs:
+        def __del__(self) -> None:
+            calls.append("freed")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append(str(device)))
+    resources = LoaderResources(Numbers(), Activity(), device=torch.device("cuda", 1), prefetch=2)
+    for _ in range(3):
+        resources.outputs_in_use.add(Busy(), Outputs())
+    assert not calls
+    resources.close()
+    assert calls == ["cuda:1", "freed", "freed", "freed"]
+
+
+def test_an_error_while_the_graph_is_emptied_is_not_raised_in_the_thread():
+    """The consumer has the first one; pytest would report an exception of a thread."""
+
+    class Lost(Echo):
+        def collect(self) -> list[int]:
+            raise LoaderError("the GPU failed")
+
+    source = Numbers()
+    epoch = EpochRequests(source.open(0), threading.Event())
+    feeder = Feeder(source, epoch, Lost(), Activity(), prefetch=2)
+    feeder.start()
+    with pytest.raises(LoaderError, match="the GPU failed"):
         outputs(feeder)
     assert feeder.close()
 

@@ -21,8 +21,8 @@ from pipelines import (
     LoaderError,
     OrderConfig,
 )
-from pipelines.loader import OutputsInUse
 from pipelines.read.frames import FrameReader, OpenFiles
+from pipelines.resources import OutputsInUse
 from pipelines.watchdog import Activity
 from shards import Split
 from tests.pipelines.loaders import train
