@@ -12,6 +12,34 @@ import torch
 
 PACKAGES = ("torch", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "webdataset", "av")
 
+# Faults of torch on a GPU: the versions (by their first numbers), what is wrong and what to do.
+TORCH_FAULTS = (
+    (
+        "2.9",
+        "convolutions in bf16 run without cuDNN, many times slower: install torch 2.10 or newer",
+    ),
+    (
+        "2.13",
+        "some compiled graphs run up to six times slower (pytorch issue 189488): compare the step "
+        "with TORCHINDUCTOR_LOOP_REINDEXING_AFTER_FUSION=0",
+    ),
+    (
+        "2.14",
+        "a compiled copy to a transposed tensor can give wrong values (pytorch issue 198280): "
+        "install torch 2.13, or take --compile false",
+    ),
+)
+
+
+def torch_faults(version: str) -> list[str]:
+    """Known faults of a version of torch on a GPU, such as "2.13.0+cu130", with the remedies."""
+    numbers = version.partition("+")[0].split(".")
+    return [
+        f"torch {version}: {text}"
+        for affected, text in TORCH_FAULTS
+        if numbers[:2] == affected.split(".")
+    ]
+
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that influence a result."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from dsanet.engine.environment import torch_faults
 from dsanet.engine.errors import EngineError
 from dsanet.engine.execution import autocast
 from dsanet.engine.launch.distributed import World
@@ -36,6 +37,9 @@ def preflight(training: Training) -> None:
         EngineError: naming what would fail.
     """
     state, validator, console = training.state, training.validator, training.console
+    if training.world.device.type == "cuda":
+        for fault in torch_faults(str(torch.__version__)):
+            console.print(f"WARNING: {fault}")
     for split in [state.split, *([validator.split] if validator else [])]:
         check_tars(split)
         if training.config.loader.reader == "webdataset":
