@@ -79,10 +79,11 @@ def test_the_limit_of_open_files_follows_that_of_the_process(monkeypatch, limits
 
 
 def test_files_are_closed_where_the_process_runs_out_of_descriptors(tmp_path):
-    files, paths = OpenFiles(random=False, limit=1000), make_files(tmp_path, 100)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 30, hard))
+    limit = max(int(name) for name in os.listdir("/proc/self/fd")) + 30
+    paths = make_files(tmp_path, limit)
+    files = OpenFiles(random=False, limit=limit)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
         for path in paths * 2:
             assert os.pread(files.acquire(path), 1, 0) == b"x"
