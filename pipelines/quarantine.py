@@ -13,14 +13,65 @@ MIN_LIMIT = 8  # so many broken videos never stop a job, however small the split
 SHOWN = 10
 
 
-class Quarantine:
-    """Broken videos of one process; each is printed, and written to `path` as a line of JSON, once.
+class QuarantineFile:
+    """quarantine.jsonl: one line of JSON for each broken video, whoever finds it and however often.
 
-    total, share: at most this share of `total` videos may be broken.
+    path: None writes nothing. split: name of the split that the ids are of.
     """
 
-    def __init__(self, path: Path | None, total: int, share: float, rank: int = 0) -> None:
-        self.path, self.rank = path, rank
+    def __init__(self, path: Path | None, split: str, rank: int = 0) -> None:
+        self.path, self.split, self.rank = path, split, rank
+        self._listed: set[int] = set()
+        self._position = 0
+
+    def add(self, sample: int, reason: str, epoch: int | None = None) -> None:
+        """Append an entry, unless this process, another one or an earlier start has written it."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        cut_off = self._read_new(self.path)
+        if sample in self._listed:
+            return
+        entry = {"split": self.split, "id": sample, "reason": reason}
+        line = json.dumps(entry | {"epoch": epoch, "rank": self.rank}) + "\n"
+        # One write in append mode: the lines of several processes never mix.
+        with open(self.path, "ab", buffering=0) as file:
+            file.write((b"\n" if cut_off else b"") + line.encode())
+
+    def _read_new(self, path: Path) -> bool:
+        """Read the lines added since the last call; whether a crash has cut off the last one."""
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            file.seek(self._position)
+            data = file.read()
+        lines, end, rest = data.rpartition(b"\n")
+        self._position += len(lines) + len(end)
+        for line in lines.splitlines():
+            if (sample := self._sample(line)) is not None:
+                self._listed.add(sample)
+        return bool(rest)
+
+    def _sample(self, line: bytes) -> int | None:
+        """Id in a line, None for another split or a damaged line."""
+        try:
+            entry = json.loads(line)
+            return int(entry["id"]) if entry["split"] == self.split else None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+class Quarantine:
+    """Broken videos of one process in training; each is printed, and listed in a file, once.
+
+    path, split, rank: see `QuarantineFile`. total, share: at most this share of `total` videos may
+    be broken.
+    """
+
+    def __init__(
+        self, path: Path | None, split: str, total: int, share: float, rank: int = 0
+    ) -> None:
+        self.path, self.file = path, QuarantineFile(path, split, rank)
         self.limit = max(MIN_LIMIT, int(total * share))
         self.reasons: dict[int, str] = {}
         self._lock = threading.Lock()
@@ -31,7 +82,7 @@ class Quarantine:
             if sample in self.reasons:
                 return
             self.reasons[sample] = reason
-            self._write({"id": sample, "reason": reason, "epoch": epoch, "rank": self.rank})
+            self.file.add(sample, reason, epoch)
         print(f"warning: quarantined: {reason}", file=sys.stderr, flush=True)
         if len(self.reasons) > self.limit:
             shown = "; ".join(list(self.reasons.values())[:SHOWN])
@@ -40,11 +91,3 @@ class Quarantine:
                 f"(loader.bad_share): {shown}"
                 + (f"; the whole list is in {self.path}" if self.path else "")
             )
-
-    def _write(self, entry: dict[str, object]) -> None:
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # One write in append mode: the lines of several processes never mix.
-        with open(self.path, "a", buffering=1) as file:
-            file.write(json.dumps(entry) + "\n")

@@ -65,7 +65,7 @@ class TrainLoader(Loader):
         self.planner = TrainPlanner(split, sampling, augment, seed)
         self.plans = TrainPlans(self.planner, config.order, rank, batch_size)
         share = len(split) // rank.world
-        self.quarantine = Quarantine(quarantine, share, config.bad_share, rank.rank)
+        self.quarantine = Quarantine(quarantine, split.name, share, config.bad_share, rank.rank)
         reader = open_reader(split, config, spec.input)
         policy = ReplaceBroken(self.planner, reader, self.quarantine)
         source: BatchSource[Any]

@@ -69,10 +69,14 @@ def execute(steps: list[list[str]], run: Path) -> bool:
     return True
 
 
-def measured(run: Path) -> dict[str, float] | None:
+def measured(run: Path) -> dict[str, float | None] | None:
     """The scores of a row, or None if it is not evaluated."""
     path = run / "eval" / "metrics.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _percent(share: float | None) -> str:
+    return "no labels" if share is None else f"{100 * share:.1f}"
 
 
 def compare(number: str, runs: dict[Path, Row]) -> Table:
@@ -82,7 +86,7 @@ def compare(number: str, runs: dict[Path, Row]) -> Table:
         table.add_column(name, justify="left" if name == "row" else "right")
     for run, row in runs.items():
         scores = measured(run)
-        here = [f"{100 * scores[key]:.1f}" if scores else "not run" for key in ("top1", "top5")]
+        here = ["not run" if scores is None else _percent(scores[key]) for key in ("top1", "top5")]
         paper = ["" if value is None else f"{value:.1f}" for value in (row.top1, row.top5)]
         table.add_row(row.label, *here, *paper)
     return table

@@ -47,12 +47,15 @@ class ValidationConfig:
         per_gpu: videos per forward pass and process; null: as `batch.per_gpu`.
         metric: metric that chooses the best checkpoint: top-1 accuracy, or mean average
             precision.
+        bad_share: share of unreadable videos above which validation is an error; a quarter of a
+            small split, at most 8 videos, is always allowed.
     """
 
     split: str | None = "val"
     every: int = 1
     per_gpu: int | None = None
     metric: Literal["top1", "map"] = "top1"
+    bad_share: float = 0.01
 
     def __post_init__(self) -> None:
         check_choices(self, "validation.", UsageError)
@@ -60,6 +63,8 @@ class ValidationConfig:
         videos = self.per_gpu
         valid = videos is None or videos >= 1
         require(valid, "validation.per_gpu", "be at least 1, or null", videos, UsageError)
+        share = self.bad_share
+        require(0 <= share <= 1, "validation.bad_share", "be in [0, 1]", share, UsageError)
 
 
 @dataclass(frozen=True)

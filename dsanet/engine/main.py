@@ -18,7 +18,7 @@ from dsanet.engine.launch.distributed import connect, count_processes, disconnec
 from dsanet.engine.launch.requeue import requeue
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop, ignore_sigterm
 from dsanet.engine.preflight import preflight
-from dsanet.engine.report.console import Console
+from dsanet.engine.report.console import Console, format_metrics
 from dsanet.engine.resume import open_folder, restore
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.setup import Training, build_training
@@ -138,11 +138,13 @@ def eval_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
             )
             return interruption.stop.exit_code
     if world.main:
-        scores = "  ".join(f"{k} {100 * metrics[k]:.2f}" for k in ("top1", "top5", "map"))
-        print(f"{scores}  ({metrics['videos']} videos)  -> {out_folder(config)}")
+        print(f"{format_metrics(metrics)}  -> {out_folder(config)}")
     if missing := metrics["missing"]:
         names = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
         if world.main:
-            _print_error(f"{len(missing)} unreadable videos are not scored: {names}", 3)
+            for reason in list(metrics["missing_reasons"].values())[:10]:
+                print(f"warning: not scored: {reason}", file=sys.stderr)
+            message = f"{len(missing)} unreadable videos are not scored: {names}"
+            _print_error(f"{message}; all reasons are in {out_folder(config)}/metrics.json", 3)
         return 3
     return 0

@@ -118,7 +118,9 @@ def build_training(
     if config.log.tensorboard and world.main:
         training.tensorboard = TensorBoardWriter(folder.path / "tensorboard")
     if val is not None:
-        training.validator = Validator(config, world, val, state.precision, console)
+        training.validator = Validator(
+            config, world, val, state.precision, console, folder.quarantine
+        )
     return training
 
 

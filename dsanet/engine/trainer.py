@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dsanet.engine.batching import every_nth, interleaved
 from dsanet.engine.checkpoint import CheckpointFolder
-from dsanet.engine.errors import NonFiniteError
+from dsanet.engine.errors import EngineError, NonFiniteError
 from dsanet.engine.execution import autocast
 from dsanet.engine.launch.signals import Stop
 from dsanet.engine.loss import correct, cross_entropy, mix
@@ -295,7 +295,11 @@ class Trainer:
 
     def end_epoch(self, epochs: int) -> None:
         """Validate, report the waits of the epoch, and save."""
-        score = self.validate(epochs)
+        try:
+            score = self.validate(epochs)
+        except EngineError:  # on all processes: the same command validates again
+            self.save()
+            raise
         if self.epoch_times.steps:
             self.emit(epoch_record(self.state.samples, epochs, self.epoch_times))
         self.epoch_times = Times()
@@ -309,7 +313,7 @@ class Trainer:
             return None
         model = self.state.evaluated_model
         self.world.average_buffers(model)
-        scores = validator.run(model)
+        scores = validator.run(model, epochs)
         samples = self.state.samples
         self.emit({"kind": "val", "samples": samples, "epoch": float(epochs), **scores})
         return float(scores[settings.metric])

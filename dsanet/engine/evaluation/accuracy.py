@@ -53,21 +53,24 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def compute_metrics(
     scores: np.ndarray, relevant: np.ndarray, average: Average = "logits"
-) -> dict[str, float | int]:
-    """Compute top1, top5 and map over the videos that have a label, and count these.
+) -> dict[str, float | int | None]:
+    """Compute top1, top5 and map over the videos that have a label, None where there are none.
+
+    `videos` counts all videos, `labelled` those with a label.
 
     scores (N, classes), relevant (N, classes) bool.
     average: what `scores` are means of. mAP ranks videos against each other, so it is computed on
     probabilities: logits have an offset of their own for each video.
     """
-    labelled = relevant.any(1)
+    labelled = np.asarray(relevant.any(1))
     scores, relevant = scores[labelled], relevant[labelled]
+    counts = {"videos": len(labelled), "labelled": len(scores)}
     if not len(scores):
-        return {"top1": 0.0, "top5": 0.0, "map": 0.0, "videos": 0}
+        return {"top1": None, "top5": None, "map": None, **counts}
     probabilities = softmax(scores) if average == "logits" else scores
     return {
         "top1": top_k(scores, relevant, 1),
         "top5": top_k(scores, relevant, 5),
         "map": mean_average_precision(probabilities, relevant),
-        "videos": len(scores),
+        **counts,
     }

@@ -202,11 +202,12 @@ def summarise(
     config: EvalConfig, trained: TrainedNetwork, split: Split, table: ScoreTable
 ) -> dict[str, Any]:
     """Content of metrics.json: the metrics, and the protocol they were measured with."""
-    missing = sorted(set(range(len(split))) - set(table.ids.tolist()))
+    missing = {split.key(video): reason for video, reason in table.missing.items()}
     return {
         **compute_metrics(table.scores, table.relevant(split), config.average),
         "views": config.clips * config.crops,
-        "missing": [split.key(index) for index in missing],
+        "missing": list(missing),
+        "missing_reasons": missing,
         "protocol": _protocol(config, trained, split),
         "model": trained.name,
         "checkpoint": str(trained.source),

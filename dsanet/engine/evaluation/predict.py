@@ -69,6 +69,7 @@ def predict(
             table = evaluate(config, trained, split, world, Console(enabled=False))
             keys = [split.key(int(i)) for i in table.ids]
             probabilities = dict(zip(keys, softmax(table.scores), strict=True))
+            errors |= {split.key(video): reason for video, reason in table.missing.items()}
     return [_prediction(s, trained.classes, probabilities, errors, top) for s in sources]
 
 

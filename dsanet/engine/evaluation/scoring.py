@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -72,12 +73,13 @@ class ScoreTable:
     """Scores of videos: ids int64 (N,), labels int64 (N,), scores float32 (N, classes).
 
     The result of an evaluation is sorted by id and has each video once. In the table of a batch an
-    id of -1 marks a row to ignore.
+    id of -1 marks a row to ignore. missing: id -> reason of each video that could not be read.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
+    missing: dict[int, str] = field(default_factory=dict)
 
     def relevant(self, split: Split) -> np.ndarray:
         """All labels of the table's videos in the split, as bool (N, classes)."""
@@ -102,7 +104,8 @@ def score_batches(
             classes = scores.shape[1]
         else:
             scores = np.zeros((len(batch_ids), classes), np.float32)
-        yield ScoreTable(batch_ids, batch.labels.numpy(), scores)
+        missing = {int(ids[v]): reason for v, _, reason in batch.replaced if ids[v] >= 0}
+        yield ScoreTable(batch_ids, batch.labels.numpy(), scores, missing)
         console.advance(len(batch.ids) * world.size)
 
 
@@ -123,13 +126,20 @@ def merge_tables(
     columns = ("ids", "labels", "scores")
     tables = [earlier] if earlier else []
     if batches:
-        gathered = (_gather(world, [getattr(b, name) for b in batches]) for name in columns)
-        tables.append(ScoreTable(*gathered))
+        ids, labels, scores = (
+            _gather(world, [getattr(b, name) for b in batches]) for name in columns
+        )
+        tables.append(ScoreTable(ids, labels, scores, _gather_missing(world, batches)))
     ids, labels, scores = (np.concatenate([getattr(t, name) for t in tables]) for name in columns)
     # Of a video that two processes scored, the first row counts.
     unique, first = np.unique(ids, return_index=True)
     first = first[unique >= 0]
-    return ScoreTable(ids[first], labels[first], scores[first])
+    return ScoreTable(ids[first], labels[first], scores[first], tables[-1].missing)
+
+
+def _gather_missing(world: World, batches: list[ScoreTable]) -> dict[int, str]:
+    texts = world.gather_text(json.dumps([item for b in batches for item in b.missing.items()]))
+    return dict(sorted((video, reason) for text in texts for video, reason in json.loads(text)))
 
 
 def _gather(world: World, parts: list[np.ndarray]) -> np.ndarray:

@@ -37,10 +37,24 @@ def format_record(record: dict[str, Any]) -> str:
         )
     if kind == "epoch":
         return f"epoch {record['epoch']}: {record['verdict']}"
-    scores = "  ".join(
-        f"{key} {100 * record[key]:.2f}" for key in ("top1", "top5", "map") if key in record
+    return f"{kind} after epoch {record['epoch']:.2f}: {format_metrics(record)}"
+
+
+def format_metrics(metrics: dict[str, Any]) -> str:
+    """The accuracies of a record or of metrics.json as text, with the videos they are of."""
+    videos, missing = metrics["videos"], len(metrics.get("missing", ()))
+    labelled = metrics.get("labelled", videos)
+    unreadable = f", {missing} unreadable" if missing else ""
+    if not labelled:
+        reason = "no labels, so no accuracies" if videos else "no video could be read"
+        return f"{reason}  ({videos} videos scored{unreadable})"
+    accuracies = "  ".join(
+        f"{key} {100 * metrics[key]:.2f}" for key in ("top1", "top5", "map") if key in metrics
     )
-    return f"{kind} after epoch {record['epoch']:.2f}: {scores}  ({record['videos']} videos)"
+    counted = (
+        f"{labelled} of {videos} videos have labels" if labelled < videos else f"{videos} videos"
+    )
+    return f"{accuracies}  ({counted}{unreadable})"
 
 
 def _memory(record: dict[str, Any]) -> str:

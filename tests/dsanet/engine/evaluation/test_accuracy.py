@@ -82,7 +82,10 @@ def test_map_with_several_labels_per_video_and_an_absent_class() -> None:
 
 def test_unlabelled_videos_are_not_counted() -> None:
     scores = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert compute_metrics(scores, one_hot(np.array([0, -1]), 2))["videos"] == 1
+    half = compute_metrics(scores, one_hot(np.array([0, -1]), 2))
+    assert half == {"top1": 1.0, "top5": 1.0, "map": 1.0, "videos": 2, "labelled": 1}
+    none = compute_metrics(scores, one_hot(np.array([-1, -1]), 2))
+    assert none == {"top1": None, "top5": None, "map": None, "videos": 2, "labelled": 0}
 
 
 @pytest.mark.parametrize("seed", range(5))
