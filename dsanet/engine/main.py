@@ -19,6 +19,7 @@ from dsanet.engine.launch.requeue import requeue
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop, ignore_sigterm
 from dsanet.engine.preflight import preflight
 from dsanet.engine.report.console import Console, format_metrics
+from dsanet.engine.report.output import lasting_output
 from dsanet.engine.resume import open_folder, restore
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.setup import Training, build_training
@@ -27,7 +28,15 @@ from dsanet.errors import UserError
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """Run a command; print an error that a user can fix as one line, and return the exit code."""
+    """Run a command; print an error that a user can fix as one line, and return the exit code.
+
+    The command goes on where its output does not, as with `| head`.
+    """
+    with lasting_output():
+        return _run(main)
+
+
+def _run(main: Callable[[], int]) -> int:
     try:
         code = main()
     except UserError as error:
@@ -75,6 +84,7 @@ def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     with (
         Console(folder.log, title=title, enabled=world.main) as console,
         locked(folder.path, world, console.print) as lock,
+        console.errors_logged(),
     ):
         open_folder(config, world, processes, console.print)
         training = build_training(config, world, console, signals)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -102,6 +104,17 @@ class Console:
         if self.live is not None:
             self.live.stop()
             self.live = None
+
+    @contextlib.contextmanager
+    def errors_logged(self) -> Iterator[None]:
+        """Log an error that is raised inside, which nobody sees where standard error is closed."""
+        try:
+            yield
+        except Exception as error:
+            with contextlib.suppress(OSError):  # the error may be that of the log's disk
+                if self.enabled:
+                    self._write(f"error: {' '.join(str(error).split()) or type(error).__name__}")
+            raise
 
     def print(self, text: str) -> None:
         """Print a line, and log it."""
