@@ -122,11 +122,11 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [("size=4k", "No space left on device"), ("ro", "Read-only file system")],
 )
 def test_a_disk_that_takes_nothing_is_one_line(
-    options: str, told: str, begin: Start, mounted: Callable[[str], Path],
+    options: str, message: str, begin: Start, mounted: Callable[[str], Path],
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     place = mounted(options)
@@ -135,7 +135,7 @@ def test_a_disk_that_takes_nothing_is_one_line(
     assert begin(place / "run") == 1
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: {place}/run")
-    assert told in line
+    assert message in line
 
 
 def test_a_disk_without_room_for_checkpoints_is_found_before_the_first_step(

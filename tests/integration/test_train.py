@@ -149,7 +149,7 @@ def test_a_run_changes_its_world_size_in_mid_epoch(
     command = train(small_shards, tiny, tmp_path / "run", "--checkpoint.every_steps", 1)
     both = start(*command, processes=2)
     wait_for_steps(tmp_path / "run", 3, both[0])
-    both[1].send_signal(signal.SIGTERM)  # one is told, all agree
+    both[1].send_signal(signal.SIGTERM)  # one gets it, all agree
     assert finish(both).returncode == 143
     taken = len(records(tmp_path / "run"))
     assert 0 < taken < 10
@@ -248,8 +248,8 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_and_a_dump(
     [dump] = (tmp_path / "run" / "nonfinite").glob("step-*.pt")
     assert str(dump) in line
     state = torch.load(dump, weights_only=True)
-    spoilt = [k for k, v in state["model"].items() if not torch.isfinite(v).all()]
-    assert not spoilt, "the dump is not the state before the step"
+    not_finite = [k for k, v in state["model"].items() if not torch.isfinite(v).all()]
+    assert not not_finite, "the dump is not the state before the step"
     step = int(line.split(" in step ")[1].split(";")[0])
     again = run_script(
         *train(small_shards, tiny, tmp_path / "again", "--optim.lr", "1e30"),

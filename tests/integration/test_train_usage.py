@@ -36,7 +36,7 @@ def test_the_script_prints_one_line(small_shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--optim.lrr", 1), "did you mean optim.lr"),
         (("--optim.lr", "fast"), "optim.lr"),
@@ -53,17 +53,17 @@ def test_the_script_prints_one_line(small_shards: Path, tmp_path: Path) -> None:
 def test_wrong_usage(
     complaint: Complain,
     words: tuple[object, ...],
-    told: str,
+    message: str,
     small_shards: Path,
     tiny: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     base = ("--data", small_shards, "--config", tiny, "--out", tmp_path / "run")
-    assert told in complaint(*base, *words, code=2)
+    assert message in complaint(*base, *words, code=2)
 
 
 @pytest.mark.parametrize(
-    ("words", "told", "code"),
+    ("words", "message", "code"),
     [
         (("--data", "nowhere"), "nowhere", 1),
         (("--model", "dsa_i3d_r19"), "dsa_i3d_r18", 2),
@@ -76,14 +76,14 @@ def test_wrong_usage(
 def test_what_is_not_there(
     complaint: Complain,
     words: tuple[object, ...],
-    told: str,
+    message: str,
     code: int,
     small_shards: Path,
     tiny: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     base = ("--data", small_shards, "--config", tiny, "--out", tmp_path / "run")
-    assert told in complaint(*base, *words, code=code)
+    assert message in complaint(*base, *words, code=code)
 
 
 def test_an_unknown_key_in_a_file(complaint: Complain, small_shards: Path, tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_run_is_not_continued_as_another(
 ) -> None:
     words = ("--data", small_shards, "--out", trained)
     assert "seed = 0, now seed = 7" in complaint(*words, "--seed", 7, code=2)
-    told = complaint(*words, "--network.width", 16, code=2)
-    assert "network.width = 8, now network.width = 16" in told
+    message = complaint(*words, "--network.width", 16, code=2)
+    assert "network.width = 8, now network.width = 16" in message
 
 
 def test_other_shards_are_refused(
@@ -110,8 +110,8 @@ def test_other_shards_are_refused(
     shutil.rmtree(tmp_path / "shards" / "train")
     shutil.copytree(tmp_path / "shards" / "val", tmp_path / "shards" / "train")
     words = ("--data", tmp_path / "shards", "--config", tiny, "--out", tmp_path / "run")
-    told = complaint(*words, code=1)
-    assert "was trained on 20 videos" in told
+    message = complaint(*words, code=1)
+    assert "was trained on 20 videos" in message
 
 
 def test_print_config_merges_recipe_file_and_command_line(tmp_path: Path) -> None:
