@@ -30,7 +30,8 @@ NAME = "lock"
 RENEWAL_SECONDS = 30.0
 # Ten renewals: a file server or a machine that pauses for a minute or two does not cost the lock.
 STALE_SECONDS = 300.0
-ATTEMPTS = 10
+TAKEOVER_SECONDS = 5.0  # a takeover takes milliseconds; one that takes longer was killed
+ATTEMPTS, PAUSE_SECONDS = 60, 0.1
 
 Report = Callable[[str], None]
 
@@ -232,9 +233,12 @@ class FolderLock:
         """
         try:
             owner = _read(self.path)
+            signature = _signature(self.path)
             os.utime(candidate)  # by the clock of the file server, which the lock's time has too
             age = candidate.stat().st_mtime - self.path.stat().st_mtime
         except FileNotFoundError:  # released meanwhile
+            return
+        if signature is None:
             return
         reason = why_stale(owner, age, self.owner)
         name = str(owner or "another process, which cannot be read")
@@ -244,7 +248,7 @@ class FolderLock:
                 f"until it has ended, stop it, or give another --out (remove {self.path} only if "
                 "that process is certainly gone)"
             )
-        if self._set_aside(owner):
+        if self._remove_if_unchanged(owner, signature, candidate):
             self.report(f"WARNING: {self.path}: taken over from {name}: {reason}")
 
     def _remove_leftovers(self, candidate: Path) -> None:
@@ -255,20 +259,42 @@ class FolderLock:
                 if path != candidate and why_stale(_read(path), age, self.owner):
                     path.unlink()
 
-    def _set_aside(self, owner: Owner | None) -> bool:
-        """Remove the lock if it is still that of `owner`; whether it was."""
-        aside = self.path.with_name(f"{NAME}.{self.owner.token}.stale")
+    def _remove_if_unchanged(
+        self, owner: Owner | None, signature: tuple[int, int], candidate: Path
+    ) -> bool:
+        """Remove the lock if it is still the file that was found stale; whether it was."""
+        mutex = self.path.with_name(f"{NAME}.takeover")
         try:
-            self.path.rename(aside)
-        except FileNotFoundError:  # another process was faster
+            os.close(os.open(mutex, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            self._wait_for_takeover(mutex, candidate)
             return False
-        # Another process may have taken the lock over just before the renaming: give it back.
-        same = _read(aside) == owner
-        if not same:
-            with contextlib.suppress(OSError):
-                os.link(aside, self.path)
-        aside.unlink(missing_ok=True)
-        return same
+        # Only who has made this file removes stale locks, so the lock cannot change in between.
+        try:
+            unchanged = _signature(self.path) == signature and _read(self.path) == owner
+            if unchanged:
+                self.path.unlink(missing_ok=True)
+            return unchanged
+        finally:
+            mutex.unlink(missing_ok=True)
+
+    @staticmethod
+    def _wait_for_takeover(mutex: Path, candidate: Path) -> None:
+        """Wait a moment for another process; remove its file if it was killed in between."""
+        time.sleep(PAUSE_SECONDS)
+        os.utime(candidate)  # by the clock of the file server
+        created, now = _signature(mutex), candidate.stat().st_mtime_ns
+        if created is not None and now - created[1] > TAKEOVER_SECONDS * 1e9:
+            mutex.unlink(missing_ok=True)
+
+
+def _signature(path: Path) -> tuple[int, int] | None:
+    """Inode and time of a file; None if it is missing."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _read(path: Path) -> Owner | None:

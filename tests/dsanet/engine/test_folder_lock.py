@@ -137,6 +137,15 @@ def test_an_owner_that_was_taken_over_stops_and_leaves_the_new_lock(tmp_path: Pa
     assert json.loads((tmp_path / "lock").read_text())["host"] == "elsewhere"
 
 
+def test_a_takeover_that_was_killed_is_repeated(tmp_path: Path) -> None:
+    write_lock(tmp_path, ended_process())
+    (tmp_path / "lock.takeover").touch()
+    os.utime(tmp_path / "lock.takeover", (0, 0))
+    with FolderLock(tmp_path, lambda line: None):
+        assert not (tmp_path / "lock.takeover").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("stale", [False, True])
 @pytest.mark.parametrize("links", [True, False])
 def test_of_many_at_once_one_gets_the_lock(
