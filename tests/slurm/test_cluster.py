@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,7 +227,17 @@ def test_one_run_of_a_sweep_is_requeued(
     logs = [Path(path) for path in re.findall(r"tail -F (\S+)", done.stdout)]
     # Send the signal as soon as the task exists, most likely while it imports torch.
     cluster.until(lambda: f"{second}.1" in cluster.run("squeue", "-h", "-s", "-o", "%i"), second)
-    cluster.run("scancel", "--signal=USR1", second)
+    # Slurm loses a signal to a task that it is still starting, so it is sent until it works.
+    signal_job = ["scancel", "--signal=USR1", second]
+
+    def is_requeued() -> bool:
+        if cluster.info(second)["Restarts"] == "1":
+            return True
+        subprocess.run(signal_job, env=cluster.environment, capture_output=True, timeout=60)
+        time.sleep(1)
+        return False
+
+    cluster.until(is_requeued, second)
     assert cluster.wait(first)["Restarts"] == "0"
     assert cluster.wait(second)["Restarts"] == "1"
     Run(tmp_path / "seed=0").assert_same_training(uninterrupted)
