@@ -27,6 +27,8 @@ from shards.format.files import sha256, sync_folder, write_atomic
 NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 PARTIAL = ".partial"
 
+Report = Callable[[str], None]
+
 
 class DamagedError(EngineError):
     """A checkpoint file is missing, changed or unreadable."""
@@ -158,9 +160,7 @@ class CheckpointFolder:
             if path not in keep:
                 path.unlink(missing_ok=True)
 
-    def newest_intact(
-        self, report: Callable[[str], None], *, set_aside: bool = False
-    ) -> Path | None:
+    def newest_intact(self, report: Report, *, set_aside: bool = False) -> Path | None:
         """The newest checkpoint whose content matches its name, or None if there are none at all.
 
         report: called with a warning for each damaged checkpoint.
@@ -174,7 +174,8 @@ class CheckpointFolder:
             try:
                 verify(path)
             except DamagedError as error:
-                report(f"WARNING: {error}; using the checkpoint before it")
+                before = "; using the checkpoint before it" if path != files[0] else ""
+                report(f"WARNING: {error}{before}")
                 if set_aside:
                     path.rename(path.with_suffix(".damaged"))
             else:
@@ -222,24 +223,33 @@ def load_file(path: Path) -> Any:
         raise DamagedError(f"{path}: cannot be read ({reason}); give another checkpoint") from error
 
 
-def find_checkpoint(path: Path, which: str) -> Path:
-    """The checkpoint file for a run folder, or `path` itself if it is a file.
+def find_checkpoint(path: Path, which: str, report: Report) -> Path:
+    """An intact checkpoint file: the last or the best of a run folder, or `path` itself.
 
-    which: `last` or `best`, for a run folder.
+    which: `last` or `best`, for a run folder. Where the last one is damaged, it is the newest of
+        the intact ones.
+    report: called with a warning for each damaged checkpoint.
 
     Raises:
-        EngineError: when there is none.
+        EngineError: when there is none, or the one asked for is damaged.
     """
     if path.is_file():
+        verify(path)
         return path
     folder = CheckpointFolder(path / "checkpoints")
     if not path.is_dir() or not folder.files():
         raise EngineError(f"{path}: no checkpoint there; give the run folder of train.py")
     if which == "last":
-        return folder.files()[-1]
+        newest = folder.newest_intact(report)
+        assert newest is not None, "the folder has checkpoints"
+        return newest
     if (best := folder.best()) is None:
         raise EngineError(
             f"{path}: no checkpoint is marked as the best, it was trained without validation; use "
             "--which last"
         )
+    try:
+        verify(best[0])
+    except DamagedError as error:
+        raise DamagedError(f"{error}; it is the best of {path}, use --which last") from error
     return best[0]

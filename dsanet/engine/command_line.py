@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -32,7 +32,7 @@ def recipe_path(name: str) -> Path:
     """
     known = recipes()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
+        near = difflib.get_close_matches(str(name), known, 1)
         hint = f"did you mean {near[0]}?" if near else f"the recipes are {', '.join(known)}"
         raise UsageError(f"recipe {name!r} does not exist; {hint}")
     return RECIPES / f"{name}.yaml"
@@ -46,9 +46,13 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainConfig:
     Raises:
         UsageError: for an unknown key or a wrong value; the message names the key.
     """
-    files, words = _split_off_files(sys.argv[1:] if argv is None else argv)
+    return _parse(*_split_off_files(sys.argv[1:] if argv is None else argv))
+
+
+def _parse(files: Sequence[Path], words: Sequence[str]) -> TrainConfig:
+    """Settings merged from files, in their order, and the other words of a command line."""
     for path in files:
-        _check_file(path)
+        _read_settings(path)
     parser = build_parser(
         "train.py", "Train a network on a shard set; run the same command again to continue."
     )
@@ -93,18 +97,20 @@ def load_saved(path: Path) -> TrainConfig:
     """
     if not path.is_file():
         raise UsageError(f"{path.parent} is not a run folder: it has no {path.name}")
-    return parse_train([f"--config={path}"])
+    return _parse([path], [])
 
 
 def _split_off_files(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The files of settings that a command line names, the recipe's first, and its other words.
 
-    A run that is continued without a recipe or a file takes the settings saved in its folder.
+    The recipe is that of `--recipe`, or else of the last file that names one. A run that is
+    continued without a recipe or a file takes the settings saved in its folder.
     """
     names, words = _split_off(argv, "--config")
     files = [Path(name) for name in names]
     recipe, _ = _split_off(words, "--recipe")
     out, _ = _split_off(words, "--out")
+    recipe = recipe or [name for path in files if (name := _read_settings(path).get("recipe"))]
     if recipe:
         files.insert(0, recipe_path(recipe[-1]))
     elif out and not files and (saved := Path(out[-1]) / "config.yaml").is_file():
@@ -132,10 +138,14 @@ def _split_off(words: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
     return values, rest
 
 
-def _check_file(path: Path) -> None:
-    """Raise UsageError for a file that is not YAML with keys; the parser reports a missing one."""
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Content of a YAML file of settings; nothing of a missing one, which the parser reports.
+
+    Raises:
+        UsageError: for a file that is not YAML with keys.
+    """
     if not path.is_file():
-        return
+        return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -144,6 +154,7 @@ def _check_file(path: Path) -> None:
         raise UsageError(f"{path}: not valid YAML: {_first_problem(error)}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: holds no settings; write lines such as `seed: 1`")
+    return content
 
 
 def _first_problem(error: yaml.YAMLError) -> str:

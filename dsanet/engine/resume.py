@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dsanet.engine.checkpoint import find_checkpoint, verify
+from dsanet.engine.checkpoint import Report, find_checkpoint
 from dsanet.engine.command_line import load_saved
 from dsanet.engine.config import TrainConfig, plain
 from dsanet.engine.errors import EngineError, UsageError
@@ -18,8 +18,6 @@ from dsanet.engine.reader_state import own_state
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.run_state import CheckpointContent, read_checkpoint
 from dsanet.engine.setup import Training
-
-Report = Callable[[str], None]
 
 # Settings that a run keeps for life: with another value its steps would be those of another run.
 FIXED = (
@@ -114,6 +112,36 @@ def restore(training: Training) -> None:
         training.console.print(
             f"continuing after step {state.step} (epoch {state.epoch:.2f}), {state.samples} videos"
         )
+        if changed := changed_settings(content["config"], plain(config)):
+            training.console.print(f"changed since that checkpoint: {'; '.join(changed)}")
+
+
+def changed_settings(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Settings of a continued run that differ from those of its checkpoint, as `KEY: OLD -> NEW`.
+
+    Where the files are (`out`, `data`, `weights`, `resume`) is left out, and settings that the
+    version which wrote the checkpoint did not have.
+    """
+    places = ("out", "data", "weights", "resume")
+    before, after = dict(_flat(saved)), dict(_flat(now))
+    return [
+        f"{key}: {_text(before[key])} -> {_text(value)}"
+        for key, value in after.items()
+        if key not in places and key in before and before[key] != value
+    ]
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings as (key with dots, value)."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def pick_checkpoint(training: Training) -> Path | None:
@@ -127,8 +155,7 @@ def pick_checkpoint(training: Training) -> Path | None:
     def choose() -> str:
         path = checkpoints.newest_intact(training.console.print, set_aside=True)
         if path is None and resume:
-            path = find_checkpoint(Path(resume), "last")
-            verify(path)
+            path = find_checkpoint(Path(resume), "last", training.console.print)
         return str(path or "")
 
     name = on_first_process(training.world, choose)

@@ -17,6 +17,7 @@ from dsanet.engine.errors import UsageError
 from dsanet.engine.evaluation.validate import Validator
 from dsanet.engine.folder_lock import FolderLock
 from dsanet.engine.launch.distributed import World
+from dsanet.engine.launch.first_process import on_first_process
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.optim import WeightAverage, build_optimizer
 from dsanet.engine.reader_state import gather_states
@@ -103,7 +104,7 @@ def build_training(
     layout = plan_steps(config, world.size, len(train))
     folder = RunFolder(config.out, config.checkpoint.keep)
     execution.configure(config.runtime, world.device)
-    state = build_state(config, world, train, layout, console)
+    state = build_state(config, world, train, layout, folder, console)
     network = execution.compiled(state.model, config.compile, world.device, console.print)
     training = Training(
         config,
@@ -125,7 +126,12 @@ def build_training(
 
 
 def build_state(
-    config: TrainConfig, world: World, split: Split, layout: Layout, console: Console
+    config: TrainConfig,
+    world: World,
+    split: Split,
+    layout: Layout,
+    folder: RunFolder,
+    console: Console,
 ) -> RunState:
     """Network, optimiser, scaler and averaged weights on the device, before the first step.
 
@@ -134,10 +140,7 @@ def build_state(
     """
     precision = execution.pick_precision(config.runtime.precision, world.device, training=True)
     model = build_network(config, len(split.classes))
-    if config.weights:
-        path = Path(config.weights)
-        path = find_checkpoint(path, "last") if path.is_dir() else path
-        console.print(f"weights: {dsanet.load_weights(model, path)}")
+    load_initial_weights(config, world, model, folder, console)
     model.to(world.device)
     if config.runtime.sync_batchnorm:
         model = execution.synchronised(model, world, config.compile)
@@ -151,6 +154,29 @@ def build_state(
         scaler=execution.build_scaler(precision, world.device),
         average=WeightAverage(model, config.optim.ema) if config.optim.ema else None,
     )
+
+
+def load_initial_weights(
+    config: TrainConfig, world: World, model: nn.Module, folder: RunFolder, console: Console
+) -> None:
+    """Load `weights`, unless the run continues from a checkpoint: then the file may be gone.
+
+    Raises:
+        EngineError, ModelError: when the file cannot be loaded.
+    """
+    if not config.weights:
+        return
+    given = Path(config.weights)
+
+    def choose() -> str:
+        if config.resume or folder.checkpoints.files():
+            return ""
+        return str(find_checkpoint(given, "last", console.print) if given.is_dir() else given)
+
+    if path := on_first_process(world, choose):
+        console.print(f"weights: {dsanet.load_weights(model, Path(path))}")
+    else:
+        console.print(f"weights: those of the checkpoint that the run continues from, not {given}")
 
 
 def build_loader(

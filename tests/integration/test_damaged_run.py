@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.scripts import records, train_here
+from tests.integration.scripts import eval_here, records, train_here
 
 Start = Callable[..., int]
 
@@ -76,6 +76,29 @@ def test_damaged_settings_alone_are_one_line(
     assert train_here("--data", small_shards, "--out", run) == 2
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: {run}/config.yaml: not valid YAML: ")
+
+
+def test_evaluation_passes_over_a_damaged_newest_checkpoint(
+    run: Path, small_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    *_, intact, damaged = sorted((run / "checkpoints").glob("step-*.pt"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    out = tmp_path / "scores"
+    words = ("--data", small_shards, "--checkpoint", run, "--out", out, "--clips", 2, "--crops", 1)
+    assert eval_here(*words) == 0
+    assert f"WARNING: {damaged}: damaged" in capfd.readouterr().out.replace("\n", "")
+    assert json.loads((out / "metrics.json").read_text())["checkpoint"] == str(intact)
+
+
+def test_a_continued_run_does_not_need_its_initial_weights(
+    run: Path, begin: Start, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "imagenet.pth"
+    assert begin(run, "--weights", gone, "--schedule.epochs", 3) == 0
+    out = capfd.readouterr().out.replace("\n", "")
+    assert f"not {gone}" in out
+    assert "schedule.epochs: 2 -> 3" in out
+    assert begin(tmp_path / "fresh", "--weights", gone) == 1
 
 
 @pytest.mark.parametrize("place", ["run", "run/checkpoints"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsanet.engine import execution
-from dsanet.engine.checkpoint import fingerprint
+from dsanet.engine.checkpoint import find_checkpoint, fingerprint
 from dsanet.engine.config import plain
 from dsanet.engine.environment import versions
 from dsanet.engine.errors import EngineError, UsageError
@@ -21,6 +21,7 @@ from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, merge_tables, s
 from dsanet.engine.evaluation.trained_network import TrainedNetwork, load_trained
 from dsanet.engine.folder_lock import locked
 from dsanet.engine.launch.distributed import World, count_processes
+from dsanet.engine.launch.first_process import on_first_process
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console
 from dsanet.errors import require
@@ -39,7 +40,11 @@ def run_evaluation(
         EngineError, ModelError, ShardError, LoaderError: for what the user can fix.
         Interrupted: after a signal; the scores so far are saved.
     """
-    trained = load_trained(Path(config.checkpoint), config.which)
+
+    def choose() -> str:
+        return str(find_checkpoint(Path(config.checkpoint), config.which, console.print))
+
+    trained = load_trained(Path(on_first_process(world, choose)))
     processes = count_processes(world.gather_text(world.describe()))
     split = open_data(config.data, config.split, config.loader)
     console.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch import nn
 
 import dsanet
-from dsanet.engine.checkpoint import find_checkpoint, verify
+from dsanet.engine.checkpoint import Report, find_checkpoint
 from dsanet.engine.run_state import read_checkpoint, weights_to_evaluate
 from pipelines import SamplingConfig
 
@@ -39,17 +40,22 @@ class TrainedNetwork:
     shards: dict[str, Any]
 
 
-def load_trained(path: Path, which: str = "last") -> TrainedNetwork:
+def warn(message: str) -> None:
+    """Print a warning on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def load_trained(path: Path, which: str = "last", report: Report = warn) -> TrainedNetwork:
     """Load the network of a checkpoint, with averaged weights if the run has them.
 
     path: run folder, or a checkpoint file.
-    which: of a run folder, `last` or `best`.
+    which: of a run folder, `last` or `best`; where the last is damaged, the newest intact one.
+    report: called with a warning for each damaged checkpoint.
 
     Raises:
         EngineError: when there is no checkpoint, or it is damaged.
     """
-    source = find_checkpoint(path, which)
-    verify(source)
+    source = find_checkpoint(path, which, report)
     content = read_checkpoint(source)
     config, classes = content["config"], tuple(content["classes"])
     sampling = SamplingConfig(**config["sampling"])

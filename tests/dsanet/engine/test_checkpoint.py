@@ -12,7 +12,7 @@ import torch
 
 from dsanet.engine import EngineError
 from dsanet.engine import checkpoint as module
-from dsanet.engine.checkpoint import CheckpointFolder, load_file, verify
+from dsanet.engine.checkpoint import CheckpointFolder, find_checkpoint, load_file, verify
 from dsanet.engine.run_state import FORMAT, read_checkpoint
 
 
@@ -95,6 +95,28 @@ def test_only_damaged_ones_is_an_error_and_none_is_not(tmp_path: Path) -> None:
     folder.save(1, state(1)).write_bytes(b"nonsense")
     with pytest.raises(EngineError, match="all 1 checkpoints are damaged"):
         folder.newest_intact(lambda line: None)
+
+
+def test_the_last_checkpoint_of_a_run_is_the_newest_intact_one(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    intact, damaged = folder.save(1, state(1)), folder.save(2, state(2))
+    damaged.write_bytes(b"nonsense")
+    lines: list[str] = []
+    assert find_checkpoint(tmp_path, "last", lines.append) == intact
+    [line] = lines
+    assert line.startswith(f"WARNING: {damaged}: damaged")
+    with pytest.raises(EngineError, match=f"{damaged}: damaged"):
+        find_checkpoint(damaged, "last", pytest.fail)
+
+
+def test_a_damaged_best_checkpoint_is_an_error_that_names_the_last(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    best = folder.save(1, state(1))
+    folder.update_best(best, 0.5)
+    assert find_checkpoint(tmp_path, "best", pytest.fail) == best
+    best.write_bytes(b"nonsense")
+    with pytest.raises(EngineError, match=f"{best}: damaged.*--which last"):
+        find_checkpoint(tmp_path, "best", pytest.fail)
 
 
 def test_the_best_one_is_kept_beside_the_last(tmp_path: Path) -> None:

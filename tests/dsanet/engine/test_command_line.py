@@ -48,6 +48,39 @@ def test_the_command_line_wins_over_files_and_those_over_the_recipe(tmp_path: Pa
     assert config.optim.clip_norm == 40
 
 
+def test_a_recipe_in_a_file_is_applied_before_the_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("recipe: kinetics400\noptim: {lr: 0.5}\n")
+    second.write_text("recipe: demo\n")
+    words = ["--data=d", "--out=o", "--model=m", f"--config={first}"]
+    whole, demo_recipe = plain(parse_train(words)), plain(demo())
+    assert whole["recipe"] == "kinetics400"
+    assert whole["optim"]["lr"] == 0.5
+    assert whole["optim"]["clip_norm"] == 40  # of the recipe
+    last = plain(parse_train([*words, f"--config={second}"]))
+    assert last["augment"] == demo_recipe["augment"]
+    flag = parse_train([*words, "--recipe=demo"])
+    assert flag.recipe == "demo"
+    assert plain(flag.augment) == demo_recipe["augment"]
+
+
+def test_an_unknown_recipe_in_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for recipe in ("kinetic400", "[1]", "3"):
+        path.write_text(f"recipe: {recipe}\n")
+        with pytest.raises(UsageError, match=r"^recipe .* does not exist"):
+            parse_train(["--data=d", "--out=o", "--model=m", f"--config={path}"])
+
+
+def test_saved_settings_are_read_without_their_recipe(tmp_path: Path) -> None:
+    saved = tmp_path / "config.yaml"
+    settings = dump(demo("--optim.lr", "0.25"))
+    saved.write_text(settings.replace("recipe: demo", "recipe: of-an-older-version"))
+    config = load_saved(saved)
+    assert config.recipe == "of-an-older-version"
+    assert config.optim.lr == 0.25
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_the_dump_reads_back_as_the_same_settings(name: str, tmp_path: Path) -> None:
     config = parse_train(["--recipe", name, "--data", "d", "--out", "o"])

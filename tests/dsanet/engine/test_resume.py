@@ -14,13 +14,13 @@ from torch import nn
 
 from dsanet.engine import EngineError
 from dsanet.engine.batching import Layout
-from dsanet.engine.config import TrainConfig
+from dsanet.engine.config import TrainConfig, plain
 from dsanet.engine.execution import build_scaler
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.signals import Signals
-from dsanet.engine.optim import OptimConfig, WeightAverage, build_optimizer
+from dsanet.engine.optim import OptimConfig, ScheduleConfig, WeightAverage, build_optimizer
 from dsanet.engine.report.console import Console
-from dsanet.engine.resume import restore
+from dsanet.engine.resume import changed_settings, restore
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.run_state import RunState
 from dsanet.engine.setup import Training
@@ -108,6 +108,45 @@ def test_settings_of_the_optimiser_come_from_the_new_command(tmp_path: Path) -> 
     loaded, expected = (r.optimizer.state[r.model.weight] for r in (now, before))
     assert torch.equal(loaded["momentum_buffer"], expected["momentum_buffer"])
     assert now.samples == 4
+
+
+def test_changed_settings_are_printed_with_both_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(tmp_path)
+    capsys.readouterr()
+    unchanged = training(tmp_path)
+    unchanged.console = Console()
+    restore(unchanged)
+    assert "changed since" not in capsys.readouterr().out
+    run = training(tmp_path, OptimConfig(lr=0.5))
+    run.console = Console()
+    run.config = replace(
+        run.config, schedule=ScheduleConfig(epochs=7, kind="cosine"), weights="w.pt"
+    )
+    restore(run)
+    out = " ".join(capsys.readouterr().out.split())
+    before = TrainConfig(data="d", model="m", out="o")
+    assert f"schedule.epochs: {before.schedule.epochs} -> 7" in out
+    assert f"schedule.kind: {before.schedule.kind} -> cosine" in out
+    assert f"optim.lr: {before.optim.lr} -> 0.5" in out
+    assert "weights:" not in out
+
+
+def test_a_setting_that_the_checkpoint_does_not_know_is_not_a_change() -> None:
+    now = plain(TrainConfig(data="d", model="m", out="o"))
+    older = {key: value for key, value in now.items() if key != "validation"}
+    assert changed_settings(older, now) == []
+
+
+def test_a_damaged_newest_checkpoint_of_another_run_is_passed_over(tmp_path: Path) -> None:
+    first = saved(tmp_path / "a")
+    step(first)
+    first.save()
+    RunFolder(tmp_path / "a").checkpoints.files()[-1].write_bytes(b"nonsense")
+    run = training(tmp_path / "b", resume=tmp_path / "a")
+    restore(run)
+    assert run.state.samples == 4
 
 
 def test_other_groups_of_parameters_are_refused(tmp_path: Path) -> None:
