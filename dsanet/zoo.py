@@ -32,16 +32,16 @@ class NetworkConfig:
     Attributes:
         alpha: width of DSA's hidden layer in units of U (Table 2c).
         beta: share of the channels that DSA mixes (Table 2e).
-        kernel_size: L, snippets that DSA mixes.
+        kernel_size: number of snippets that DSA mixes (L in the paper).
         position: position of DSA or SE in a residual block (Table 2b).
         stages: stages with DSA, SE or V4D, 2 to 5 for res2 to res5 (Table 2d, 2f).
-        every: n: DSA or SE is in the last of each n blocks of a stage.
-        reduction: of SE's hidden layer.
-        dropout: before the classifier.
+        every: with n, DSA or SE is in the last of each n blocks of a stage.
+        reduction: number of channels of SE per unit of its hidden layer.
+        dropout: probability of dropout before the classifier.
         width: channels of the stem; all other widths scale with it.
-        blocks: blocks per stage; null: the backbone's.
-        inflate_shortcuts: shortcuts of inflated stages have 3 taps over T, which comes near the
-            paper's 32.3 M parameters for R18.
+        blocks: residual blocks of each of the four stages; null: those of the backbone.
+        inflate_shortcuts: give the shortcuts of inflated stages 3 taps over T, which comes near
+            the paper's 32.3 M parameters for R18.
     """
 
     alpha: int = 2

@@ -145,7 +145,7 @@ class TrainConfig:
         weights: initial weights: a file (an ImageNet ResNet, a checkpoint, or one of another
             project, see docs/models.md) or a run folder.
         resume: checkpoint file or run folder to continue from, if `out` has no checkpoint.
-        seed: of the order of videos, augmentation, initial weights and dropout.
+        seed: seed of the order of videos, augmentation, initial weights and dropout.
         compile: use torch.compile; null: on a GPU only.
         epoch_limit: stop after this many epochs, with the schedule of `schedule.epochs`.
     """

@@ -54,12 +54,13 @@ class OrderConfig:
         kind: `random` is a full shuffle. `blocked` shuffles runs of neighbouring videos, so that
             each run is one sequential read. `local` deals whole tars to `shares` equal shares once
             and shuffles each share anew in every epoch.
-        block: blocked order: consecutive videos of a tar in one run; 0: whole tars.
-        window: blocked order: videos of a lane among which runs are shuffled.
-        shares: local order: number of shares. Position p of an epoch draws on share p % shares, so
-            a rank needs only the tars of its own shares where the number of ranks divides `shares`.
-            More shares suit more numbers of ranks; a global batch of fewer videos than `shares`
-            always draws on the same shares.
+        block: in blocked order, consecutive videos of a tar in one run; 0: whole tars.
+        window: in blocked order, number of videos among which runs are shuffled, for each of the
+            960 lanes that an epoch is divided into (docs/loader.md).
+        shares: in local order, number of shares. Position p of an epoch draws on share p % shares,
+            so a rank needs only the tars of its own shares where the number of ranks divides
+            `shares`. More shares suit more numbers of ranks; a global batch of fewer videos than
+            `shares` always draws on the same shares.
     """
 
     kind: Literal["random", "blocked", "local"] = "random"
