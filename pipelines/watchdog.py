@@ -40,7 +40,7 @@ class Activity:
 
 def stacks() -> str:
     """The Python stacks of all threads."""
-    with tempfile.TemporaryFile("w+") as file:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         return file.read()

@@ -67,7 +67,7 @@ def check_text(name: str, value: str) -> None:
 
 def launchable(script: Path) -> bool:
     """Whether a script is the batch script of a single job; shard.sh is an array job itself."""
-    text = script.read_text()
+    text = script.read_text(encoding="utf-8")
     return "#SBATCH" in text and "#SBATCH --array" not in text
 
 
@@ -112,7 +112,9 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[s
 
 def header(script: Path) -> dict[str, Any]:
     """The #SBATCH lines of a script; a flag without a value is True."""
-    lines = re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?", script.read_text(), re.MULTILINE)
+    lines = re.findall(
+        r"^#SBATCH --([a-z-]+)(?:=(\S+))?", script.read_text(encoding="utf-8"), re.MULTILINE
+    )
     return {key.replace("-", "_"): value or True for key, value in lines}
 
 
@@ -183,7 +185,7 @@ def check(script: Path, jobs: Sequence[Job]) -> None:
     Raises:
         SubmitUsageError: when train.py would not accept them.
     """
-    call = re.search(r'^train (.*) "\$@"$', script.read_text(), re.MULTILINE)
+    call = re.search(r'^train (.*) "\$@"$', script.read_text(encoding="utf-8"), re.MULTILINE)
     if call is None:
         return
     from dsanet.engine.command_line import parse_train

@@ -44,7 +44,7 @@ LAYERS = (
     ("shards.encode",),
     ("shards.format",),
     ("shards.errors",),
-    ("dsanet.errors",),
+    ("dsanet.errors", "dsanet.terminal"),
 )
 # What a package must never import, however deep the layers would allow it.
 FORBIDDEN = {

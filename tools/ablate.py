@@ -24,6 +24,8 @@ from ablations import TABLES, Row
 from rich.console import Console
 from rich.table import Table
 
+from dsanet.terminal import escape_unencodable_output
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -72,7 +74,7 @@ def execute(steps: list[list[str]], run: Path) -> bool:
 def measured(run: Path) -> dict[str, float | None] | None:
     """The scores of a row, or None if it is not evaluated."""
     path = run / "eval" / "metrics.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _percent(share: float | None) -> str:
@@ -93,6 +95,7 @@ def compare(number: str, runs: dict[Path, Row]) -> Table:
 
 
 def main() -> int:
+    escape_unencodable_output()
     args = parse()
     runs = {args.out / folder_name(row): row for row in TABLES[args.table]}
     steps = {run: commands(row, args.data, run, args.extra) for run, row in runs.items()}

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from dsanet import ModelError, list_models
 from dsanet.complexity import View, count_model
+from dsanet.terminal import escape_unencodable_output
 
 
 def models_table(names: list[str], view: View, num_classes: int) -> Table:
@@ -44,6 +45,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
+    escape_unencodable_output()
     args = parse()
     view = View(args.segments, args.frames, args.size)
     console = Console() if sys.stdout.isatty() else Console(width=110)

@@ -62,7 +62,7 @@ def make_videos(folder: Path, seed: int) -> None:
         files = write_split(folder, name, plan_split(number, count, seed, settings), settings)
         for _ in track(files, f"drawing {count} {name} videos", total=count, console=console):
             pass
-    (folder / "complete").write_text(f"{seed}\n")
+    (folder / "complete").write_text(f"{seed}\n", encoding="utf-8")
 
 
 def check_seed(folder: Path, seed: int) -> bool:
@@ -70,7 +70,7 @@ def check_seed(folder: Path, seed: int) -> bool:
     marker = folder / "complete"
     if not marker.is_file():
         return False
-    if marker.read_text().strip() != str(seed):
+    if marker.read_text(encoding="utf-8").strip() != str(seed):
         sys.exit(f"error: {folder}: has videos of another seed; choose another --out")
     return True
 

@@ -16,7 +16,10 @@ LABELS = {"tsn_i3d_r18": "TSN (snippet scores averaged)", "dsa_i3d_r18": "DSA (s
 
 def read_records(run: Path) -> list[dict[str, Any]]:
     """The records of a run's metrics.jsonl, in order."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def curve(records: list[dict[str, Any]], kind: str, key: str) -> tuple[list[float], list[float]]:
@@ -59,7 +62,7 @@ def summarise(out: Path, seconds: dict[str, float], seed: int, console: Console)
         table.add_column(name, justify="left" if name == "network" else "right")
     results = {}
     for model, run in runs.items():
-        scores = json.loads((run / "eval" / "metrics.json").read_text())
+        scores = json.loads((run / "eval" / "metrics.json").read_text(encoding="utf-8"))
         single = curve(read_records(run), "val", "top1")[1][-1]
         results[model] = {
             "top1": scores["top1"],
@@ -73,6 +76,7 @@ def summarise(out: Path, seconds: dict[str, float], seed: int, console: Console)
     table.add_row("chance", f"{chance:.1%}", f"{chance:.1%}", "")
     console.print()
     console.print(table)
-    (out / "results.json").write_text(json.dumps({"seed": seed, **results}, indent=1) + "\n")
+    text = json.dumps({"seed": seed, **results}, indent=1) + "\n"
+    (out / "results.json").write_text(text, encoding="utf-8")
     plot(runs, out / "curves.png")
     console.print(f"Curves: {out / 'curves.png'}   runs: {out / 'runs'}   (seed {seed})")

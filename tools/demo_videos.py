@@ -153,10 +153,10 @@ def write_split(
     Yields each file when it is written.
     """
     (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / "classes.txt").write_text("\n".join(class_names()) + "\n")
+    (folder / "classes.txt").write_text("\n".join(class_names()) + "\n", encoding="utf-8")
     paths = [Path(name) / f"{index:04d}.mp4" for index in range(len(videos))]
     lines = [f"{path} {video.label}\n" for path, video in zip(paths, videos, strict=True)]
-    (folder / f"{name}.txt").write_text("".join(lines))
+    (folder / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         done = {
             pool.submit(_write_video, video, folder / path, settings): folder / path

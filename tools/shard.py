@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from shard_arguments import add_build_arguments
 
+from dsanet.terminal import escape_unencodable_output
 from shards import ShardError, ShardSettings, build_split
 from shards.annotations import read_classes, read_list
 from shards.build.plan import parse_task
@@ -98,6 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
+    escape_unencodable_output()
     words = sys.argv[1:]
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
         words = ["build", *words]

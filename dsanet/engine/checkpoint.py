@@ -147,7 +147,7 @@ class CheckpointFolder:
         if not mark.is_file():
             return None
         try:
-            content = json.loads(mark.read_text())
+            content = json.loads(mark.read_text(encoding="utf-8"))
             path, score = self.path / content["file"], float(content["value"])
         except (ValueError, KeyError, TypeError):  # truncated by a crash of the machine
             return None

@@ -87,7 +87,7 @@ def this_process() -> Owner:
 
 
 def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
 
 
@@ -102,7 +102,8 @@ def _start_of(pid: int) -> str | None:
     """When a process of this machine was started; None if it has ended."""
     try:
         # The name, in brackets, may hold spaces and brackets.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = stat.rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields[19]
@@ -200,7 +201,7 @@ class FolderLock:
         """The complete lock under a name of its own, to be linked to the real one."""
         path = self.path.with_name(f"{NAME}.{self.owner.token}")
         try:
-            path.write_text(json.dumps(asdict(self.owner)))
+            path.write_text(json.dumps(asdict(self.owner)), encoding="utf-8")
             yield path
         finally:
             path.unlink(missing_ok=True)
@@ -300,7 +301,7 @@ def _signature(path: Path) -> tuple[int, int] | None:
 def _read(path: Path) -> Owner | None:
     """The owner that a lock names; None if the file is damaged or missing."""
     try:
-        return Owner(**json.loads(path.read_text()))
+        return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

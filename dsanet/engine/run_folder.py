@@ -64,7 +64,7 @@ class RunFolder:
         if not self.environment.is_file():
             return []
         with contextlib.suppress(ValueError):
-            starts = json.loads(self.environment.read_text())
+            starts = json.loads(self.environment.read_text(encoding="utf-8"))
             if isinstance(starts, list):
                 return starts
         aside = self.environment.with_suffix(".json.damaged")
@@ -116,7 +116,7 @@ class RunFolder:
 
     def add(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
-        with naming(self.metrics), self.metrics.open("a") as file:
+        with naming(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
 

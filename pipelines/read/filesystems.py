@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 NETWORK = (
@@ -15,13 +16,13 @@ NETWORK = (
 def filesystem(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
     """Type of the file system that holds `path`, such as "ext4"; "" if it is unknown."""
     try:
-        lines = mounts.read_text().splitlines()
+        lines = os.fsdecode(mounts.read_bytes()).rstrip("\n").split("\n")
     except OSError:
         return ""
     resolved, depth, kind = path.resolve(), -1, ""
     for line in lines:
         mount, _, source = line.partition(" - ")
-        point = Path(mount.split()[4].replace("\\040", " "))
+        point = Path(mount.split(" ")[4].replace("\\040", " "))
         # A later mount on the same point hides the earlier one, hence >=.
         if resolved.is_relative_to(point) and len(point.parts) >= depth:
             depth, kind = len(point.parts), source.split()[0]

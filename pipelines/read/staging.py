@@ -176,7 +176,7 @@ def copy_verified(source: BinaryIO, folder: Path, entry: dict[str, Any]) -> None
 def locked(folder: Path) -> Iterator[None]:
     """Create `folder` and hold its lock, so that one process of a node copies at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

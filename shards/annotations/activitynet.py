@@ -20,7 +20,7 @@ Segment = tuple[float, float, str]
 
 def _read_database(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        database = json.loads(path.read_text())["database"]
+        database = json.loads(path.read_text(encoding="utf-8"))["database"]
     except OSError as error:
         raise ShardError(f"cannot read the list {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):

@@ -74,7 +74,7 @@ class BuildState:
         """Return the record of the build that was begun here."""
         path = self.state_folder / "plan.json"
         try:
-            record: dict[str, Any] = json.loads(path.read_text())
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except OSError:
             raise ShardError(
                 f"{self.folder}: no build was begun here; run tools/shard.py"
@@ -89,7 +89,7 @@ class BuildState:
     def locked(self, name: str, *, wait: bool = False) -> Iterator[None]:
         """Hold a lock while the block runs; a second process fails, or waits for it with `wait`."""
         try:
-            file = open(self.state_folder / f"{name}.lock", "w")  # noqa: SIM115  (held for the lock)
+            file = open(self.state_folder / f"{name}.lock", "w", encoding="utf-8")  # noqa: SIM115  (held for the lock)
         except OSError as error:
             raise ShardError(f"cannot write to {self.folder}: {error.strerror}") from None
         with file:
@@ -119,19 +119,19 @@ class BuildState:
     def is_finished(self, tar: str) -> bool:
         """Whether the tar is complete: saved here, and of that size in the split's folder."""
         try:
-            saved = json.loads(self._path(tar).read_text())
+            saved = json.loads(self._path(tar).read_text(encoding="utf-8"))
             return bool(saved["verdicts"]) and (self.folder / tar).stat().st_size == saved["size"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
     def verdicts(self, tar: str) -> list[dict[str, Any]]:
         """Return the verdicts of a finished tar."""
-        saved = json.loads(self._path(tar).read_text())
+        saved = json.loads(self._path(tar).read_text(encoding="utf-8"))
         return [verdict | {"tar": tar} for verdict in saved["verdicts"]]
 
     def hash_and_size(self, tar: str) -> tuple[str, int]:
         """Return SHA-256 and size (bytes) of a finished tar."""
-        saved = json.loads(self._path(tar).read_text())
+        saved = json.loads(self._path(tar).read_text(encoding="utf-8"))
         return saved["sha256"], saved["size"]
 
     def is_up_to_date(self, plan: TarPlan) -> bool:

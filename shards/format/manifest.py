@@ -31,7 +31,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a finished split. Raises ShardError if it is missing or damaged."""
     path, remedy = folder / MANIFEST, f"run tools/shard.py reindex {folder}"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ShardError(_explain_missing_split(folder)) from None
     except (OSError, ValueError) as error:

@@ -255,5 +255,5 @@ def _training_steps(seconds: float) -> tuple[list[float], tuple[float, float]]:
 
 def _scheduled() -> tuple[float, float]:
     """Seconds that this thread has run and has waited for a core, from the kernel's statistics."""
-    ran, queued, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    ran, queued, _ = Path("/proc/thread-self/schedstat").read_text(encoding="utf-8").split()
     return int(ran) / 1e9, int(queued) / 1e9

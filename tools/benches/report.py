@@ -20,7 +20,7 @@ from dsanet.engine.environment import versions
 
 def _cpu_name() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -94,7 +94,7 @@ class Report:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {"title": self.title, **self.environment, "rows": self.rows}
         partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         partial.replace(self.path)
 
     def table(self) -> None:

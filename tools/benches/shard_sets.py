@@ -57,10 +57,10 @@ def repeat_split(root: Path, name: str, out: Path, videos: int) -> None:
         path.unlink()
         np.save(path, array[rows])
     path = target / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["counts"]["samples"] = videos
     path.unlink()
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def describe(root: Path) -> str:

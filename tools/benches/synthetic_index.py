@@ -57,7 +57,7 @@ import numpy as np
 from shards import open_split
 
 def private_mb():  # without mapped files, whose pages all readers share
-    lines = Path("/proc/self/smaps_rollup").read_text().split("\\n")[1:-1]
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").split("\\n")[1:-1]
     return int(dict(line.split(":") for line in lines)["Anonymous"].split()[0]) / 1000
 
 before, started = private_mb(), time.perf_counter()

@@ -23,7 +23,7 @@ def cpu_seconds() -> float:
     total, tick, me = time.process_time(), os.sysconf("SC_CLK_TCK"), str(os.getpid())
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
             if fields[1] == me:
                 total += (int(fields[11]) + int(fields[12])) / tick
     return total

@@ -172,7 +172,7 @@ def _checksums(records: np.ndarray) -> np.ndarray:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The mapping in a JSON file; None if it is damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
     return content if isinstance(content, dict) else None

@@ -155,7 +155,10 @@ class Console:
 
     def _write(self, text: str) -> None:
         if self.log is not None and self.log.parent.is_dir():
-            with naming(self.log), self.log.open("a") as file:
+            with (
+                naming(self.log),
+                self.log.open("a", encoding="utf-8", errors="backslashreplace") as file,
+            ):
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
     def _panel(self) -> Panel:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from dsanet.terminal import escape_unencodable_output
+
 
 class LastingStream:
     """A text stream whose lines are dropped once its reader has gone.
@@ -48,9 +50,10 @@ class LastingStream:
 def lasting_output() -> Iterator[None]:
     """Let neither a closed standard output or error, nor one that goes away, end a command."""
     _open_standard_files()
+    escape_unencodable_output()
     before = sys.stdout, sys.stderr
     # A name for "no output": without it Python has None for a descriptor that was closed.
-    streams = [stream or open(os.devnull, "w") for stream in before]  # noqa: SIM115
+    streams = [stream or open(os.devnull, "w", encoding="utf-8") for stream in before]  # noqa: SIM115
     sys.stdout, sys.stderr = (LastingStream(stream) for stream in streams)
     try:
         yield

@@ -13,6 +13,7 @@ MOUNTS = """\
 30 22 0:40 / /data rw,relatime shared:1 - nfs4 server:/data rw
 31 30 8:2 / /data/local rw - xfs /dev/sdb rw
 32 22 0:41 / /with\\040space rw - lustre a rw
+33 22 0:42 / /line\u2028\u3000separator rw - ceph a rw
 """
 
 
@@ -24,11 +25,12 @@ MOUNTS = """\
         ("/data/local/k400", "xfs"),
         ("/database", "ext4"),
         ("/with space/a", "lustre"),
+        ("/line\u2028\u3000separator/a", "ceph"),
     ],
 )
 def test_the_file_system_of_a_path(tmp_path, path, kind):
     mounts = tmp_path / "mountinfo"
-    mounts.write_text(MOUNTS)
+    mounts.write_text(MOUNTS, encoding="utf-8")
     assert filesystem(Path(path), mounts) == kind
 
 
