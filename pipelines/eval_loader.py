@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from pipelines.batch import Batch
@@ -75,7 +75,7 @@ class EvalLoader(Loader):
             source = DaliSource(reader, policy, stream, batches=batches, seed=0, rank=rank)
         else:
             source = FramesSource(reader, policy, self.plans, spec, self._frames)
-        super().__init__(config, reader, source, rank.device)
+        super().__init__(config, reader, source, spec, rank.device)
 
     @property
     def _frames(self) -> int:
@@ -103,7 +103,7 @@ class EvalLoader(Loader):
         """Batches of each process."""
         return len(self.plans)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         T, size = self.sampling.frames, self.crop_size
         shape: tuple[int, ...] = (self.sampling.segments, T, size, size, 3)
         if self.clips is not None:

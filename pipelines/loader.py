@@ -14,6 +14,7 @@ import torch
 from pipelines.batch import Batch
 from pipelines.batch_source import BatchSource, LoadedBatch
 from pipelines.config import LoaderConfig
+from pipelines.decode.graph import GraphSpec
 from pipelines.feeder import EpochRequests
 from pipelines.read.filesystems import is_network
 from pipelines.read.frames import FrameReader
@@ -36,6 +37,7 @@ class Loader:
     Attributes:
         reader: reads any frames of the split; its `meter` counts what was read.
         source: see `BatchSource`.
+        spec: the decoding graph.
     """
 
     def __init__(
@@ -43,10 +45,11 @@ class Loader:
         config: LoaderConfig,
         reader: FrameReader,
         source: BatchSource[Any],
+        spec: GraphSpec,
         device: str,
     ) -> None:
         self.split, self.config, self.device = reader.split, config, torch.device(device)
-        self.reader, self.source = reader, source
+        self.reader, self.source, self.spec = reader, source, spec
         self._resources = LoaderResources(
             source,
             reader.activity,

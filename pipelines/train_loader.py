@@ -76,7 +76,7 @@ class TrainLoader(Loader):
             ahead = batches_ahead(self.plans, config) if config.order.kind == "blocked" else 0
             frames = sampling.segments * sampling.frames
             source = FramesSource(reader, policy, self.plans, spec, frames, ahead=ahead)
-        super().__init__(config, reader, source, rank.device)
+        super().__init__(config, reader, source, spec, rank.device)
 
     def _graph_spec(self, split: Split, config: LoaderConfig) -> GraphSpec:
         augment, device = self.augment, self.rank.device

@@ -14,7 +14,7 @@ LAYERS = (
     ("train", "eval", "tools", "slurm"),
     ("dsanet.engine.main",),
     ("dsanet.engine.trainer", "dsanet.engine.preflight"),
-    ("dsanet.engine.resume",),
+    ("dsanet.engine.resume", "dsanet.engine.loader_check"),
     ("dsanet.engine.setup",),
     ("dsanet.engine.reader_state", "dsanet.engine.nonfinite"),
     ("dsanet.engine.evaluation",),

@@ -1,4 +1,4 @@
-"""Checks before a run: shards, disk space, one training step and one validation batch."""
+"""Checks before a run: shards, disk space, steps on noise, and one batch of each loader."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dsanet.engine.environment import torch_faults
 from dsanet.engine.errors import EngineError
 from dsanet.engine.execution import autocast
 from dsanet.engine.launch.distributed import World
+from dsanet.engine.loader_check import GIB, GpuMemory, check_loaders, describe_memory
 from dsanet.engine.loss import Targets, cross_entropy
 from dsanet.engine.report.console import format_duration
 from dsanet.engine.setup import Training
 from shards import Split
 from shards.format.index import check_idx_files
 
-GIB = 2**30
 # What is timed: calls that take this long together, but not fewer or more than these.
 WARM_SECONDS, MIN_CALLS, MAX_CALLS = 2.0, 3, 30
 
@@ -50,6 +50,12 @@ def preflight(training: Training) -> None:
     if state.samples >= state.layout.total:
         return
     console.print(estimate(training, step, validation, size))
+    before = GpuMemory.now(training.world)
+    check_loaders(training, validate=validations_left(training) > 0)
+    after = GpuMemory.now(training.world)
+    if before is not None and after is not None:
+        peak = torch.cuda.max_memory_allocated(training.world.device)
+        console.print(describe_memory(before, after, size, peak))
     if (speed := allreduce_speed(training)) is not None:
         count = training.world.size
         console.print(f"all-reduce of gradients: {speed:.1f} GB/s over {count} processes")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,12 +22,12 @@ from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.first_process import on_first_process
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.optim import WeightAverage, build_optimizer
-from dsanet.engine.reader_state import gather_states
+from dsanet.engine.reader_state import gather_states, open_epoch
 from dsanet.engine.report.console import Console
 from dsanet.engine.report.tensorboard import TensorBoardWriter
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.run_state import RunState
-from pipelines import Rank, TrainLoader, open_data
+from pipelines import Batch, LoaderConfig, Rank, TrainLoader, open_data
 from shards import Split
 
 
@@ -54,6 +56,39 @@ class Training:
     validator: Validator | None = None
     tensorboard: TensorBoardWriter | None = None
     lock: FolderLock | None = None
+    _opened: tuple[int, Iterator[Batch]] | None = field(default=None, repr=False)
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches of this process from the position of the run to the end of its epoch."""
+        state, opened = self.state, self._opened
+        self._opened = None
+        if opened is not None and opened[0] == state.samples:
+            return opened[1]
+        epoch, start = divmod(state.samples, state.layout.samples_per_epoch)
+        reader = state.reader if start else None
+        return open_epoch(self.loader, epoch, start, reader, self.console.print)
+
+    def first_batch(self) -> Batch:
+        """The next batch of the run, which stays the first one of `batches`.
+
+        Raises:
+            LoaderError: when it cannot be read or decoded.
+        """
+        batches = self.batches()
+        batch = next(batches)
+        self._opened = (self.state.samples, itertools.chain([batch], batches))
+        return batch
+
+    def replace_loaders(self, settings: LoaderConfig) -> None:
+        """Replace both loaders by ones with other settings, which never change the samples."""
+        self._opened = None
+        self.loader.close()
+        self.config = replace(self.config, loader=settings)
+        local = replace(self.config, loader=replace(settings, stage="off"))  # tars are staged
+        split, layout = self.loader.split, self.state.layout
+        self.loader = build_loader(local, self.world, split, layout, self.folder)
+        if self.validator is not None:
+            self.validator.replace_loader(settings)
 
     def save(self, score: float | None = None) -> None:
         """Write a checkpoint; every process must call it.

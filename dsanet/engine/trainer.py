@@ -22,7 +22,6 @@ from dsanet.engine.launch.signals import Stop
 from dsanet.engine.loss import correct, cross_entropy, mix
 from dsanet.engine.nonfinite import replace_nonfinite
 from dsanet.engine.optim import peak_rate, schedule_factor, set_rate
-from dsanet.engine.reader_state import open_epoch
 from dsanet.engine.report.gpu_usage import GpuMonitor
 from dsanet.engine.report.records import STATS, PendingStep, Window, epoch_record, train_record
 from dsanet.engine.report.stall_meter import StepMeter, Times
@@ -96,11 +95,7 @@ class Trainer:
 
     def train_epoch(self, epoch: int) -> Stop:
         """Train the rest of an epoch, or until a signal."""
-        state, length = self.state, self.layout.samples_per_epoch
-        start = state.samples - epoch * length
-        reader = state.reader if start else None
-        report = self.training.console.print
-        batches = open_epoch(self.training.loader, epoch, start, reader, report)
+        batches, length = self.training.batches(), self.layout.samples_per_epoch
         with hang_watchdog(self.config.runtime.watchdog_minutes) as restart_watchdog:
             return self.train_steps(batches, (epoch + 1) * length, restart_watchdog)
 

@@ -94,6 +94,16 @@ def classify(message: str) -> LoaderError | DecodeError:
     return DecodeError(error_line(message))
 
 
+def build_error(error: RuntimeError) -> LoaderError:
+    """The error to raise where DALI cannot build a graph; no video is at fault."""
+    if isinstance(error, LoaderError):
+        return error
+    cause = classify(str(error))
+    if isinstance(cause, LoaderError):
+        return cause
+    return LoaderError(f"DALI cannot build its decoding graph: {cause} (try loader.decode_on cpu)")
+
+
 def check_machine(faults: dict[int, str], videos: int) -> None:
     """LoaderError where all videos of a batch are refused, each with a CUDA error of its own.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pipelines.decode.cpu_resize import CpuResizer
-from pipelines.decode.dali_errors import DecodeError, check_machine, classify
+from pipelines.decode.dali_errors import DecodeError, build_error, check_machine, classify
 from pipelines.decode.fork_guard import guard_against_forks
 from pipelines.decode.graph import GraphInput, GraphSpec, build_graph, feed
 
@@ -56,7 +56,10 @@ class Decoder:
         self, spec: GraphSpec, frames: int, *, pinned: bool = False, prefetch: int = 2
     ) -> None:
         self.spec, self.frames = spec, frames
-        self.pipeline = guard_against_forks(self._build())
+        try:
+            self.pipeline = guard_against_forks(self._build())
+        except RuntimeError as error:
+            raise build_error(error) from None
         self._cpu_resizer = None
         if not spec.resize:
             self._cpu_resizer = CpuResizer(spec, frames, pinned=pinned, prefetch=prefetch)

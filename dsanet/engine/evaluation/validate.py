@@ -14,7 +14,7 @@ from dsanet.engine.evaluation.accuracy import compute_metrics
 from dsanet.engine.evaluation.scoring import Scorer, score_split
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
-from pipelines import EvalLoader, Rank
+from pipelines import EvalLoader, LoaderConfig, Rank
 from pipelines.quarantine import QuarantineFile
 from shards import Split
 
@@ -49,10 +49,14 @@ class Validator:
         self.config, self.world, self.split = config, world, split
         self.precision, self.console = precision, console
         self._network: tuple[nn.Module, nn.Module] | None = None
-        self.loader = EvalLoader(
-            split,
+        self.loader = self._build_loader(config.loader)
+
+    def _build_loader(self, settings: LoaderConfig) -> EvalLoader:
+        config, world = self.config, self.world
+        return EvalLoader(
+            self.split,
             config.sampling,
-            config.loader,
+            settings,
             batch_size=config.validation.per_gpu or config.batch.per_gpu,
             clips=None,
             crops=1,
@@ -61,6 +65,11 @@ class Validator:
             resize_short=round(config.augment.size * 256 / 224),
             rank=Rank(world.rank, world.size, str(world.device)),
         )
+
+    def replace_loader(self, settings: LoaderConfig) -> None:
+        """Replace the loader by one with other settings, which never change the samples."""
+        self.loader.close()
+        self.loader = self._build_loader(settings)
 
     def _compiled(self, model: nn.Module) -> nn.Module:
         """The network, compiled once as long as it is the same object."""

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import LoaderError
 from pipelines.decode import decoder as decoder_module
-from pipelines.decode.dali_errors import DecodeError, classify
+from pipelines.decode.dali_errors import DecodeError, build_error, classify
 from shards import Split
 from tests.pipelines.loaders import train
 
@@ -188,3 +188,16 @@ def test_only_the_cause_is_classified():
     error = classify(BANNER.format("Unrecognised picture"))
     assert isinstance(error, DecodeError)
     assert str(error) == "Unrecognised picture"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("CUDA driver version is insufficient", "the driver of the GPU"),
+        ("Unknown attribute 'x'", "DALI cannot build its decoding graph: Unknown attribute 'x'"),
+    ],
+)
+def test_a_graph_that_cannot_be_built_is_no_fault_of_a_video(text: str, message: str) -> None:
+    error = build_error(RuntimeError(text))
+    assert isinstance(error, LoaderError)
+    assert str(error).startswith(message)
