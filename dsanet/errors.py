@@ -8,6 +8,22 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
+def printable(text: object, limit: int | None = None) -> str:
+    """Return a text as one line that is safe to print, with escapes as in a Python literal.
+
+    Line ends, control characters (ANSI sequences begin with one), characters that change the
+    direction of text, invisible ones and lone surrogates become `\\n`, `\\x1b`, `\\u202e`, ...
+
+    limit: most characters; what is longer ends in " ...".
+    """
+    line = str(text)
+    if limit is not None and len(line) > limit:
+        line = f"{line[:limit]} ..."
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
 class UserError(Exception):
     """Something a user can fix; the message says what is wrong, where, and what to do.
 

@@ -17,13 +17,14 @@ from av import library_versions
 
 from shards.build.plan import TarPlan
 from shards.errors import ShardError
-from shards.format.files import sha256
+from shards.format.files import create, read_regular, sha256
 from shards.format.manifest import FORMAT_VERSION, MANIFEST, write_json
 from shards.format.settings import ShardSettings
 from shards.format.side_files import scan_tar, write_split
+from shards.format.tar_schema import check_finished, check_plan
+from shards.format.tars import MAX_SMALL
 
 STATE_FOLDER = ".build"
-RECORD_KEYS = {"split", "settings", "versions", "fingerprint", "tars"}
 
 
 def make_record(
@@ -74,22 +75,21 @@ class BuildState:
         """Return the record of the build that was begun here."""
         path = self.state_folder / "plan.json"
         try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(read_regular(path, MAX_SMALL))
+            check_plan(record)
         except OSError:
             raise ShardError(
                 f"{self.folder}: no build was begun here; run tools/shard.py"
             ) from None
-        except ValueError:
-            record = {}
-        if not isinstance(record, dict) or not record.keys() >= RECORD_KEYS:
-            raise ShardError(f"{path} is damaged; delete it and run the same command")
+        except (ValueError, RecursionError):
+            raise ShardError(f"{path} is damaged; delete it and run the same command") from None
         return record
 
     @contextmanager
     def locked(self, name: str, *, wait: bool = False) -> Iterator[None]:
         """Hold a lock while the block runs; a second process fails, or waits for it with `wait`."""
         try:
-            file = open(self.state_folder / f"{name}.lock", "w", encoding="utf-8")  # noqa: SIM115  (held for the lock)
+            file = create(self.state_folder / f"{name}.lock")
         except OSError as error:
             raise ShardError(f"cannot write to {self.folder}: {error.strerror}") from None
         with file:
@@ -107,6 +107,10 @@ class BuildState:
     def _path(self, tar: str) -> Path:
         return self.state_folder / f"{tar}.json"
 
+    def _saved(self, tar: str) -> dict[str, Any]:
+        saved: dict[str, Any] = json.loads(read_regular(self._path(tar), MAX_SMALL))
+        return saved
+
     def save_tar(self, tar: str, finished: Mapping[str, Any]) -> None:
         """Save SHA-256, size and verdicts of a finished tar."""
         write_json(self._path(tar), finished)
@@ -119,19 +123,20 @@ class BuildState:
     def is_finished(self, tar: str) -> bool:
         """Whether the tar is complete: saved here, and of that size in the split's folder."""
         try:
-            saved = json.loads(self._path(tar).read_text(encoding="utf-8"))
+            saved = self._saved(tar)
+            check_finished(saved)
             return bool(saved["verdicts"]) and (self.folder / tar).stat().st_size == saved["size"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, RecursionError):
             return False
 
     def verdicts(self, tar: str) -> list[dict[str, Any]]:
         """Return the verdicts of a finished tar."""
-        saved = json.loads(self._path(tar).read_text(encoding="utf-8"))
+        saved = self._saved(tar)
         return [verdict | {"tar": tar} for verdict in saved["verdicts"]]
 
     def hash_and_size(self, tar: str) -> tuple[str, int]:
         """Return SHA-256 and size (bytes) of a finished tar."""
-        saved = json.loads(self._path(tar).read_text(encoding="utf-8"))
+        saved = self._saved(tar)
         return saved["sha256"], saved["size"]
 
     def is_up_to_date(self, plan: TarPlan) -> bool:

@@ -12,9 +12,8 @@ import numpy as np
 from av.filter import Graph
 
 from shards.errors import BadVideo
-from shards.format.settings import GOP_CODECS
+from shards.format.settings import GOP_CODECS, MAX_PIXELS
 
-MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 MIN_HARDWARE_SIDE = 144  # all hardware decoders of h264, hevc and vp9 can decode this side
 # Signs of the display matrix (a, b, c, d), which maps (x, y) to (a x + c y, b x + d y).

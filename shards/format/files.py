@@ -6,19 +6,72 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 CHUNK = 1 << 20  # bytes read at once
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading, without ever waiting as the opening of a FIFO does.
+
+    Raises:
+        OSError: if there is no such file, or if it is a folder, FIFO, device or socket.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: as `open_regular`, and if the file is larger.
+    """
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
+    return data
+
+
+def create(path: Path, *, truncate: bool = True) -> BinaryIO:
+    """Open a regular file for reading and writing; it is made if it does not exist.
+
+    A link at `path` is not followed: in a set from elsewhere it may lead to any file of the user.
+
+    Raises:
+        OSError: if the file cannot be written, or is a link, a FIFO or a device.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if truncate:
+            os.ftruncate(descriptor, 0)
+        return os.fdopen(descriptor, "r+b")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal; the file is read in pieces.
+    """Return the SHA-256 of a regular file in hexadecimal; the file is read in pieces.
 
     Raises:
         OSError: if the file cannot be read.
     """
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -35,7 +88,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     """
     partial = path.with_name(f".{path.name}.part")
     try:
-        with open(partial, "wb") as file:
+        with create(partial) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

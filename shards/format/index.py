@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shards.errors import ShardError
+from shards.format.arrays import BadArray, map_array
+from shards.format.checked import is_remembered, remember
+from shards.format.files import open_regular
 from shards.format.manifest import read_manifest
+from shards.format.row_checks import (
+    BadRow,
+    Bounds,
+    find_bad_frame,
+    find_bad_key,
+    find_bad_label,
+    find_bad_sample,
+)
 
 SAMPLE_DTYPE = np.dtype(
     [
@@ -40,6 +52,9 @@ ARRAYS = {
     "labels": LABEL_DTYPE,
     "fragments": FRAGMENT_DTYPE,
 }
+MAX_IDX = 64 << 20  # bytes of an .idx file; a sample has about 200
+IDX_MEMBER = rb"[^ ]+ [0-9]{1,18} [0-9]{1,18} [^ ]+"
+IDX_LINE = re.compile(IDX_MEMBER + rb"(?: " + IDX_MEMBER + rb")*")
 
 
 def _is_compatible(dtype: np.dtype, expected: np.dtype) -> bool:
@@ -58,6 +73,10 @@ class Split:
         fragments: where the GOPs of h264, hevc and vp9 end (FRAGMENT_DTYPE), likewise.
         classes: class names; the index of a name is the label.
         tars: paths of the tars.
+
+    Raises:
+        ShardError: for an array that is missing or damaged, or whose rows break a rule of
+            `shards.format.row_checks`.
     """
 
     def __init__(self, root: Path, name: str, manifest: dict[str, Any]) -> None:
@@ -73,22 +92,52 @@ class Split:
         self._keys = self._open("keys", manifest["counts"]["samples"])
         self._labels = self._open("labels")
         self.fragments = self._open("fragments")
+        self._check_rows()
 
     def _open(self, name: str, rows: int | None = None) -> np.ndarray:
         path = self.root / self.name / f"{name}.npy"
-        remedy = f"run tools/shard.py reindex {path.parent}"
         try:
-            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = map_array(path)
         except FileNotFoundError:
-            raise ShardError(f"{path} is missing; {remedy}") from None
-        except (OSError, ValueError, EOFError) as error:
-            raise ShardError(f"{path} is damaged ({error}); {remedy}") from None
-        if not _is_compatible(array.dtype, ARRAYS[name]) or (
-            rows is not None and len(array) != rows
+            raise ShardError(f"{path} is missing; {self._remedy}") from None
+        except (OSError, BadArray) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ShardError(f"{path} is damaged ({reason}); {self._remedy}") from None
+        if (
+            not _is_compatible(array.dtype, ARRAYS[name])
+            or array.ndim != 1
+            or (rows is not None and len(array) != rows)
         ):
-            raise ShardError(f"{path} does not match the manifest; {remedy}")
-        # Still mapped, but without np.memmap, which makes every look-up slow.
-        return array.view(np.ndarray)
+            raise ShardError(f"{path} does not match the manifest; {self._remedy}")
+        return array
+
+    @property
+    def _remedy(self) -> str:
+        return f"run tools/shard.py reindex {self.root / self.name}"
+
+    def _check_rows(self) -> None:
+        bounds = Bounds(
+            tar_sizes=np.array([tar["size"] for tar in self.manifest["tars"]], np.int64),
+            frames=len(self.frames),
+            labels=len(self._labels),
+            fragments=self.fragments,
+            classes=len(self.classes),
+            gop=self.gop,
+        )
+        self._refuse("keys", find_bad_key(self._keys))
+        self._refuse("labels", find_bad_label(self._labels, bounds.classes))
+        self._refuse("samples", find_bad_sample(self.samples, bounds))
+        largest = int(self.samples["size"].max(initial=0))
+        path = self.root / self.name / "frames.npy"
+        if not is_remembered(path, self.manifest):
+            self._refuse("frames", find_bad_frame(self.frames, largest))
+            remember(path, self.manifest)
+
+    def _refuse(self, name: str, bad: BadRow | None) -> None:
+        """Raise ShardError where an array has a bad row."""
+        if bad is not None:
+            path = self.root / self.name / f"{name}.npy"
+            raise ShardError(f"{path} is damaged: {bad}; {self._remedy}")
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -128,16 +177,38 @@ def open_split(root: str | Path, name: str) -> Split:
 
 
 def check_idx_files(split: Split) -> None:
-    """Check that every tar has a complete .idx file, which DALI's webdataset reader needs.
+    """Check that every tar has a valid .idx file, which DALI's webdataset reader needs.
 
     Raises:
         ShardError: for the first one that is missing or damaged.
     """
     folder = split.root / split.name
-    for tar in split.tars:
-        path = folder / f"{tar.stem}.idx"
-        lines = path.read_bytes().split(b"\n") if path.is_file() else []
-        # A first line "v1.2 COUNT", then COUNT lines, each with a line end.
-        if len(lines) < 2 or lines[-1] or lines[0].split()[-1:] != [b"%d" % (len(lines) - 2)]:
-            state = "is damaged" if path.is_file() else "is missing"
-            raise ShardError(f"{path} {state}; run tools/shard.py reindex {folder}")
+    for path, entry in zip(split.tars, split.manifest["tars"], strict=True):
+        idx = folder / f"{path.stem}.idx"
+        try:
+            with open_regular(idx) as file:
+                valid = _is_valid_idx(file.read(MAX_IDX), entry["size"])
+            state = "is damaged"
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            valid, state = False, "is missing" if missing else f"is damaged ({error.strerror})"
+        if not valid:
+            raise ShardError(f"{idx} {state}; run tools/shard.py reindex {folder}")
+
+
+def _is_valid_idx(data: bytes, tar_size: int) -> bool:
+    """Whether an .idx file is whole, and its members are inside the tar of `tar_size` bytes.
+
+    A first line "v1.2 COUNT", then COUNT lines of "EXTENSION OFFSET SIZE NAME" for each member.
+    """
+    first, *lines = data.split(b"\n")
+    if not lines or lines.pop() or first.split() != [b"v1.2", b"%d" % len(lines)]:
+        return False
+    if not all(IDX_LINE.fullmatch(line) for line in lines):
+        return False
+    words = [line.split(b" ") for line in lines]
+    return all(
+        int(offset) + int(size) <= tar_size
+        for line in words
+        for offset, size in zip(line[1::4], line[2::4], strict=True)
+    )

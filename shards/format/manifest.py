@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dsanet.errors import printable
 from shards.errors import ShardError
-from shards.format.files import write_atomic
+from shards.format.files import read_regular, write_atomic
+from shards.format.manifest_schema import MAX_BYTES, find_schema_fault
 
 FORMAT = "dsanet-shards"
 FORMAT_VERSION = 1
+MAX_VERSION = 9999
 MANIFEST = "manifest.json"
 
 
@@ -28,38 +31,25 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a finished split. Raises ShardError if it is missing or damaged."""
+    """Read and check the manifest of a finished split; see `find_schema_fault`.
+
+    Raises:
+        ShardError: if it is missing or damaged.
+    """
     path, remedy = folder / MANIFEST, f"run tools/shard.py reindex {folder}"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(read_regular(path, MAX_BYTES).decode())
     except FileNotFoundError:
         raise ShardError(_explain_missing_split(folder)) from None
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path} is damaged ({error}); {remedy}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ShardError(f"{path} is damaged ({printable(reason, 200)}); {remedy}") from None
     if not isinstance(manifest, dict):
         raise ShardError(f"{path} is damaged: it is not a JSON object; {remedy}")
     check_version(manifest, path)
-    if not _has_all_entries(manifest):
-        raise ShardError(f"{path} is damaged: entries are missing; {remedy}")
+    if fault := find_schema_fault(manifest):
+        raise ShardError(f"{path} is damaged: {fault}; {remedy}")
     return manifest
-
-
-def _has_all_entries(manifest: dict[str, Any]) -> bool:
-    """Whether all entries that readers use are there and have the right types."""
-    try:
-        numbers = [manifest["counts"][name] for name in ("samples", "frames")]
-        numbers += [tar[name] for tar in manifest["tars"] for name in ("size", "samples")]
-        texts = [tar[name] for tar in manifest["tars"] for name in ("name", "sha256")]
-        texts += [manifest["settings"]["codec"], *manifest["classes"]]
-        numbers += [manifest["settings"]["gop"]]
-        return (
-            all(isinstance(n, int) for n in numbers)
-            and all(isinstance(t, str) for t in texts)
-            and isinstance(manifest["counts"]["sources"], dict)
-            and isinstance(manifest["classes"], list)
-        )
-    except (KeyError, TypeError):
-        return False
 
 
 def check_version(manifest: dict[str, Any], path: Path) -> None:
@@ -67,7 +57,7 @@ def check_version(manifest: dict[str, Any], path: Path) -> None:
     if manifest.get("format") != FORMAT:
         raise ShardError(f"{path} is not the manifest of a shard set")
     version = manifest.get("version")
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or not 1 <= version <= MAX_VERSION:
         raise ShardError(
             f"{path}: the format version is missing; rebuild the set with tools/shard.py"
         )

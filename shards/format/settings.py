@@ -27,6 +27,7 @@ QUALITY_RANGE: dict[Codec, tuple[int, int]] = {
     "hevc": (1, 51),
     "vp9": (1, 63),
 }
+MAX_PIXELS = 64_000_000  # of a frame, in a source and in a set
 # Settings that change how a set is built but never its bytes.
 OPERATIONAL = ("workers", "cpu_seconds", "memory_mb")
 

@@ -16,10 +16,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dsanet.errors import printable
 from shards.errors import ShardError
-from shards.format.index import ARRAYS
+from shards.format.files import create, open_regular
+from shards.format.index import ARRAYS, MAX_KEY
 from shards.format.manifest import FORMAT, FORMAT_VERSION, MANIFEST, write_json, write_text
 from shards.format.settings import STATUSES
+from shards.format.tar_schema import (
+    check_fragments,
+    check_metadata,
+    check_record,
+    check_table,
+    load_array,
+)
 from shards.format.tars import RECORD_NAME, Member, iter_members, read_member
 
 
@@ -42,20 +51,23 @@ def scan_tar(path: Path) -> TarContents:
     record: dict[str, Any] = {}
     location = "its headers"
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             for member in iter_members(file):
                 if member.name == RECORD_NAME:
                     record = json.loads(read_member(file, member))
                 else:
                     groups.setdefault(member.key, []).append(member)
+            if record:
+                location = "its record"
+                check_record(record)
             samples = []
-            for key, group in groups.items():
-                location = f"sample {key}"
-                samples.append(_read_sample(file, group))
+            for key, group in groups.items() if record else ():
+                location = f"sample {printable(key, MAX_KEY)}"
+                samples.append(_read_sample(file, group, len(record["classes"])))
     except FileNotFoundError:
         raise ShardError(f"{path} is missing") from None
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+        text = printable(f"{type(error).__name__}: {error}", 200)
         raise ShardError(
             f"{path} is damaged in {location} ({text}); delete it and run the same command"
         ) from None
@@ -64,19 +76,19 @@ def scan_tar(path: Path) -> TarContents:
     return TarContents(record, samples, list(groups.values()))
 
 
-def _read_sample(file: BinaryIO, group: Sequence[Member]) -> dict[str, Any]:
+def _read_sample(file: BinaryIO, group: Sequence[Member], classes: int) -> dict[str, Any]:
     parts = {member.extension: member for member in group}
+    video = parts["mp4"]
     metadata: dict[str, Any] = json.loads(read_member(file, parts["json"]))
-    metadata["member"] = parts["mp4"]
-    metadata["table"] = _load_npy(read_member(file, parts["frames.npy"]))
+    check_metadata(metadata, video.key, classes)
+    metadata["member"] = video
+    metadata["table"] = load_array(read_member(file, parts["frames.npy"]))
+    check_table(metadata["table"], metadata.get("frames"), video.size)
     if "idx.npy" in parts:
-        metadata["fragments"] = _load_npy(read_member(file, parts["idx.npy"]))[1:]
+        fragments = load_array(read_member(file, parts["idx.npy"]))
+        check_fragments(fragments, video.size)
+        metadata["fragments"] = fragments[1:]
     return metadata
-
-
-def _load_npy(data: bytes) -> np.ndarray:
-    array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
 
 
 class _GrowingArray:
@@ -87,7 +99,7 @@ class _GrowingArray:
         self.rows = 0
         self._final = folder / f"{name}.npy"
         self._partial = folder / f".{name}.npy.part"
-        self._file = open(self._partial, "wb")  # noqa: SIM115  (closed by close)
+        self._file = create(self._partial)
         self._write_header()
 
     def _write_header(self) -> None:

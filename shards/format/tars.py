@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from shards.errors import ShardError
+from shards.format.files import create
 
 BLOCK = 512
 LOCK_TIMEOUT = 3.0  # seconds; the workers of a killed build end well within it
 # A member of a vendor type: tar readers skip it as "not a regular file".
 RECORD_NAME = "__record__"
 RECORD_TYPE = b"Z"
+MAX_SMALL = 64 << 20  # bytes of a member that is read as a whole: all but the video
 
 
 class Window(io.RawIOBase):
@@ -78,7 +80,7 @@ def _open_locked(path: Path) -> BinaryIO:
     """Open a file for writing without truncating it, locked against a second writer."""
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
+        file = create(path, truncate=False)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -194,18 +196,23 @@ class Member:
 
 def iter_members(file: BinaryIO) -> Iterator[Member]:
     """Yield every member of a tar, in order. Raises tarfile.TarError if the tar is damaged."""
-    position = 0
+    position, end = 0, file.seek(0, os.SEEK_END)
     while True:
         file.seek(position)
         block = file.read(BLOCK)
         if block == bytes(BLOCK):
             return
         info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        # A header may claim any size, a negative one too, which would lead back to its beginning.
+        if not 0 <= info.size <= end - position - BLOCK:
+            raise tarfile.HeaderError(f"{info.name!r} has no room for {info.size} bytes")
         yield Member(info.name, info.type, position + BLOCK, info.size)
         position += BLOCK + info.size + -info.size % BLOCK
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
-    """Return the data of a member."""
+    """Return the data of a small member. Raises tarfile.TarError if it is not small."""
+    if member.size > MAX_SMALL:
+        raise tarfile.HeaderError(f"{member.name!r} has {member.size} bytes")
     file.seek(member.offset)
     return file.read(member.size)

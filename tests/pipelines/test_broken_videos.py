@@ -139,22 +139,21 @@ def test_a_vanished_tar(split, copy, tmp_path):
 
 
 def test_a_wrong_table(split, copy, tmp_path):
-    path = copy / "train" / "frames.npy"
-    frames = np.load(path)
+    damaged = open_split(copy, "train")
+    damaged.frames = split.frames.copy()  # changed once the set is open, as a faulty disk does
     row = split.samples[longest(split)]
-    frames["size"][row["first_frame"] : row["first_frame"] + row["num_frames"]] += 1 << 24
-    np.save(path, frames)
-    reasons = check_replaced(split, open_split(copy, "train"), {longest(split)}, tmp_path)
+    rows = slice(row["first_frame"], row["first_frame"] + row["num_frames"])
+    damaged.frames["size"][rows] += 1 << 24
+    reasons = check_replaced(split, damaged, {longest(split)}, tmp_path)
     assert all("points outside" in reason for reason in reasons)
 
 
 def test_rows_that_the_frame_table_lacks(split, copy, tmp_path):
-    """Arrays of different sets: an error of the videos, not a traceback."""
-    path = copy / "train" / "samples.npy"
-    samples = np.load(path)
-    samples["first_frame"][longest(split)] = len(split.frames) - 3
-    np.save(path, samples)
-    reasons = check_replaced(split, open_split(copy, "train"), {longest(split)}, tmp_path)
+    """An error of the videos, not a traceback."""
+    damaged = open_split(copy, "train")
+    damaged.samples = split.samples.copy()
+    damaged.samples["first_frame"][longest(split)] = len(split.frames) - 3
+    reasons = check_replaced(split, damaged, {longest(split)}, tmp_path)
     assert all("lacks rows" in reason for reason in reasons)
 
 

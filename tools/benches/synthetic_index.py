@@ -27,6 +27,7 @@ def synthetic_split(root: Path, videos: int, frames: int, per_tar: int = 64) -> 
     samples["first_frame"] = np.arange(videos) * frames
     samples["num_frames"], samples["width"], samples["height"] = frames, 340, 256
     samples["fps"], samples["label"] = 30, np.arange(videos) % 400
+    samples["first_fragment"] = -1
     samples["first_label"], samples["num_labels"] = np.arange(videos), 1
     np.save(folder / "samples.npy", samples)
     table = np.lib.format.open_memmap(
@@ -39,7 +40,7 @@ def synthetic_split(root: Path, videos: int, frames: int, per_tar: int = 64) -> 
     np.save(folder / "labels.npy", samples["label"])
     np.save(folder / "fragments.npy", np.zeros(0, ARRAYS["fragments"]))
     tars = [
-        {"name": f"train-{n:06d}.tar", "size": 1, "sha256": "0" * 64, "samples": per_tar}
+        {"name": f"train-{n:06d}.tar", "size": 4_000_000, "sha256": "0" * 64, "samples": per_tar}
         for n in range(count)
     ]
     sources = {"ok": videos, "missing": 0, "refused": 0, "deferred": 0}
