@@ -52,7 +52,7 @@ def require(
     name: the setting as a configuration spells it, such as "loader.threads".
     """
     if not condition:
-        raise error(f"{name} must {must}, got {value!r}")
+        raise error(f"{name} must {must}, got {printable(repr(value), 200)}")
 
 
 def check_choices(settings: Any, prefix: str, error: type[UserError] = OptionError) -> None:

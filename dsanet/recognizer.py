@@ -9,9 +9,10 @@ from dsanet.errors import ModelError
 from dsanet.folding import at_least_float32, autocast_disabled
 from dsanet.trunk import Trunk
 
+RGB = tuple[float, float, float]
 # ImageNet's RGB statistics on a scale of 0 to 255, as in the released configuration.
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
+MEAN: RGB = (123.675, 116.28, 103.53)
+STD: RGB = (58.395, 57.12, 57.375)
 
 
 class Recognizer(nn.Module):
@@ -23,8 +24,9 @@ class Recognizer(nn.Module):
     one mask per snippet. Pooling, classifier and average stay in float32 under autocast, forward
     and backward.
 
-    ``scale`` and ``shift`` normalise the bytes inside the graph, so that a compiled network reads
-    the clip once. They are not in the state dict.
+    ``mean`` and ``std`` are of RGB on a scale of 0 to 255. ``scale`` and ``shift`` normalise the
+    bytes with them inside the graph, so that a compiled network reads the clip once. They are not
+    in the state dict: they follow from the options of the network.
     """
 
     scale: Tensor
@@ -38,6 +40,8 @@ class Recognizer(nn.Module):
         segments: int | None = None,
         train_segments: int = 1,
         dropout: float = 0.5,
+        mean: RGB = MEAN,
+        std: RGB = STD,
     ) -> None:
         super().__init__()
         self.trunk = trunk
@@ -47,9 +51,10 @@ class Recognizer(nn.Module):
         self.train_segments = train_segments
         nn.init.normal_(self.fc.weight, 0, 0.01)
         nn.init.zeros_(self.fc.bias)
-        mean, std = torch.tensor(MEAN), torch.tensor(STD)
-        self.register_buffer("scale", (1 / std).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
+        self.mean, self.std = mean, std
+        means, stds = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer("scale", (1 / stds).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-means / stds).view(1, 3, 1, 1), persistent=False)
 
     @property
     def num_classes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from dsanet.blocks import Block
 from dsanet.convs import SE, V4DBlock
 from dsanet.dsa import DSA, aggregated_channels
 from dsanet.errors import OptionError, check_choices, require
-from dsanet.recognizer import Recognizer
+from dsanet.recognizer import MEAN, STD, Recognizer
 from dsanet.trunk import R18, R50, TSM_R50, Trunk, TrunkSpec, to_channels_last
 
 BACKBONES: dict[str, TrunkSpec] = {"i3d_r18": R18, "i3d_r50": R50, "tsm_r50": TSM_R50}
@@ -55,10 +56,12 @@ class NetworkConfig:
     width: int = 64
     blocks: tuple[int, int, int, int] | None = None
     inflate_shortcuts: bool = False
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
 
 
 # Options of all networks, then those of each family.
-COMMON = {"dropout", "width", "blocks", "inflate_shortcuts"}
+COMMON = {"dropout", "width", "blocks", "inflate_shortcuts", "mean", "std"}
 FAMILY_OPTIONS: dict[str, set[str]] = {
     "": set(),
     "tsn": set(),
@@ -66,6 +69,9 @@ FAMILY_OPTIONS: dict[str, set[str]] = {
     "se": {"reduction", "position", "stages", "every"},
     "v4d": {"stages"},
 }
+# Far above any use; they keep the settings in a stranger's checkpoint from filling the memory.
+MOST = {"alpha": 1024, "kernel_size": 99, "reduction": 65_536, "every": 1024, "width": 2048}
+MOST_BLOCKS, MOST_SEGMENTS, MOST_CLASSES = 200, 4096, 2**24
 
 
 def list_models() -> list[str]:
@@ -97,8 +103,13 @@ def build_model(name: str, *, num_classes: int, segments: int = 4, **options: An
         )
     family, backbone = _split(name)
     config = _config(name, family, options)
-    require(num_classes >= 1, "num_classes", "be at least 1", num_classes)
-    require(segments >= 1, "segments", "be at least 1", segments)
+    for option, value, most in (
+        ("num_classes", num_classes, MOST_CLASSES),
+        ("segments", segments, MOST_SEGMENTS),
+    ):
+        _check_type(option, value, int)
+        require(value >= 1, option, "be at least 1", value)
+        require(value <= most, option, f"be at most {most}", value)
     trunk = Trunk(_trunk_spec(name, BACKBONES[backbone], config))
     _add_mixers(trunk, family, config, segments)
     mixes = family in ("dsa", "v4d")
@@ -108,6 +119,8 @@ def build_model(name: str, *, num_classes: int, segments: int = 4, **options: An
         segments=segments if mixes else None,
         train_segments=segments if family else 1,
         dropout=config.dropout,
+        mean=config.mean,
+        std=config.std,
     )
     to_channels_last(model)
     return model
@@ -146,9 +159,16 @@ def _config(name: str, family: str, options: dict[str, Any]) -> NetworkConfig:
 
 def _check_type(option: str, value: object, expected: type) -> None:
     """Refuse a value of another type than the option's default; `blocks` has None as default."""
-    if option != "blocks":
-        types = (float, int) if expected is float else (expected,)
-        require(isinstance(value, types), option, f"be of type {expected.__name__}", value)
+    if option == "blocks":
+        expected = type(value) if value is None else tuple
+    types = (float, int) if expected is float else (expected,)
+    valid = isinstance(value, types) and (expected is bool or not isinstance(value, bool))
+    require(valid, option, f"be of type {expected.__name__}", value)
+    if isinstance(value, tuple):
+        number = float if option in ("mean", "std") else int
+        for item in value:
+            valid = isinstance(item, (number, int)) and not isinstance(item, bool)
+            require(valid, option, f"hold values of type {number.__name__}", value)
 
 
 def _check(config: NetworkConfig) -> None:
@@ -162,6 +182,19 @@ def _check(config: NetworkConfig) -> None:
     require(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
     valid = blocks is None or (len(blocks) == 4 and min(blocks) >= 1)
     require(valid, "blocks", "be four numbers of at least 1", blocks)
+    valid = blocks is None or max(blocks) <= MOST_BLOCKS
+    require(valid, "blocks", f"be at most {MOST_BLOCKS} each", blocks)
+    for option, most in MOST.items():
+        value = getattr(config, option)
+        require(value <= most, option, f"be at most {most}", value)
+    _check_normalisation(config)
+
+
+def _check_normalisation(config: NetworkConfig) -> None:
+    valid = len(config.mean) == 3 and all(math.isfinite(v) for v in config.mean)
+    require(valid, "mean", "be three finite numbers", config.mean)
+    valid = len(config.std) == 3 and all(math.isfinite(v) and v > 0 for v in config.std)
+    require(valid, "std", "be three finite numbers greater than 0", config.std)
 
 
 def _trunk_spec(name: str, spec: TrunkSpec, config: NetworkConfig) -> TrunkSpec:

@@ -143,7 +143,8 @@ class TrainConfig:
         recipe: name of a recipe in dsanet/recipes, read before --config files.
         split: split to train on.
         weights: initial weights: a file (an ImageNet ResNet, a checkpoint, or one of another
-            project, see docs/models.md) or a run folder.
+            project, see docs/models.md), a run folder, a folder of the Hugging Face hub, or the
+            name of one of timm's ResNets there, such as resnet50.a1_in1k.
         resume: checkpoint file or run folder to continue from, if `out` has no checkpoint.
         seed: seed of the order of videos, augmentation, initial weights and dropout.
         compile: use torch.compile; null: on a GPU only.

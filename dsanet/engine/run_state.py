@@ -15,6 +15,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
+from dsanet import NetworkConfig
 from dsanet.engine.batching import Layout
 from dsanet.engine.checkpoint import load_file
 from dsanet.engine.config import TrainConfig, plain
@@ -124,6 +125,8 @@ def read_checkpoint(path: Path) -> CheckpointContent:
     content = ADDED | content
     if missing := CheckpointContent.__required_keys__ - content.keys():
         raise EngineError(f"{path}: lacks {', '.join(sorted(missing))}; give another checkpoint")
+    config = content["config"]
+    config["network"] = plain(NetworkConfig()) | config["network"]
     return cast(CheckpointContent, content)
 
 

@@ -206,7 +206,8 @@ def load_initial_weights(
     def choose() -> str:
         if config.resume or folder.checkpoints.files():
             return ""
-        return str(find_checkpoint(given, "last", console.print) if given.is_dir() else given)
+        is_run = (given / "checkpoints").is_dir()
+        return str(find_checkpoint(given, "last", console.print) if is_run else given)
 
     if path := on_first_process(world, choose):
         console.print(f"weights: {dsanet.load_weights(model, Path(path))}")

@@ -167,6 +167,18 @@ def test_initialisation():
         ("dsa_i3d_r18", {"width": 8, "stages": (2,)}, "beta must select at least 2 of"),
         ("dsa_i3d_r18", {"dropout": 1.0}, "dropout must be in .0, 1., got 1.0"),
         ("dsa_i3d_r18", {"blocks": (1, 1)}, "four numbers"),
+        ("dsa_i3d_r18", {"blocks": (1, 1, 1, 10**9)}, "blocks must be at most 200 each"),
+        ("dsa_i3d_r18", {"blocks": ("1", 1, 1, 1)}, "blocks must hold values of type int"),
+        ("dsa_i3d_r18", {"stages": (3.0, 4.0)}, "stages must hold values of type int"),
+        ("dsa_i3d_r18", {"width": 2**40}, "width must be at most 2048, got 1099511627776"),
+        ("dsa_i3d_r18", {"alpha": 10**9}, "alpha must be at most 1024"),
+        ("dsa_i3d_r18", {"segments": 10**9}, "segments must be at most 4096"),
+        ("dsa_i3d_r18", {"segments": 2.0}, "segments must be of type int, got 2.0"),
+        ("i3d_r18", {"num_classes": 10**9}, "num_classes must be at most 16777216"),
+        ("i3d_r18", {"mean": (1.0, 2.0)}, "mean must be three finite numbers, got"),
+        ("i3d_r18", {"mean": 0.5}, "mean must be of type tuple, got 0.5"),
+        ("i3d_r18", {"std": (58.0, 0.0, 57.0)}, "std must be three finite numbers greater than 0"),
+        ("i3d_r18", {"std": (58.0, float("nan"), 57.0)}, "std must be three finite numbers"),
         ("dsa_i3d_r18", {"width": "wide"}, "width must be of type int, got 'wide'"),
         ("dsa_i3d_r18", {"alpha": 2.5}, "alpha must be of type int, got 2.5"),
         ("dsa_i3d_r18", {"stages": 3}, "stages must be of type tuple, got 3"),
@@ -188,6 +200,24 @@ def test_every_network_accepts_all_default_options():
     for name in dsanet.list_models():
         with torch.device("meta"):
             build_model(name, num_classes=5, **options)
+
+
+def test_normalisation_is_an_option(clips):
+    """Other statistics are the same as other pixels: (x - m) / s."""
+    options = {"mean": (10.0, 20.0, 30.0), "std": (50.0, 60.0, 70.0)}
+    plain = build_model("i3d_r18", **SMALL).double().eval()
+    other = build_model("i3d_r18", **SMALL, **options).double().eval()
+    other.load_state_dict(plain.state_dict())
+    assert (other.mean, other.std) == (options["mean"], options["std"])
+    x, seen = clips(B=1), []
+    for model in (plain, other):
+        model.trunk.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+        with torch.no_grad():
+            model(x)
+    pixels = x.flatten(0, 2).permute(0, 3, 1, 2).double()
+    for normalised, model in zip(seen, (plain, other), strict=True):
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.mean, model.std))
+        torch.testing.assert_close(normalised, (pixels - mean) / std, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,28 @@
+"""What a tensor from a file must be like to become a weight of a network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def check_tensor(tensor: Tensor, target: Tensor) -> str:
+    """Why a tensor cannot be a weight, in words, or ""; its shape and its numbers are not checked.
+
+    target: the tensor of the network whose place it takes.
+    """
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
+        return f"is a {type(tensor).__name__}, not a plain tensor"
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return f"is sparse or nested ({tensor.layout}), not a dense tensor"
+    if tensor.is_meta:
+        return "has no content (it is on the meta device)"
+    if tensor.is_quantized:
+        return f"is quantized ({tensor.dtype})"
+    if target.is_floating_point() and tensor.dtype not in FLOATS:
+        return f"has numbers of type {str(tensor.dtype).removeprefix('torch.')}, not float32"
+    if not target.is_floating_point() and (tensor.is_complex() or tensor.dtype is torch.bool):
+        return f"has numbers of type {str(tensor.dtype).removeprefix('torch.')}, not integers"
+    return ""
