@@ -165,8 +165,9 @@ class Feeder:
         """Leave the graph empty for the next epoch."""
         while self._pending:
             # Nobody waits for these batches, and a failure has reached the consumer already.
-            with contextlib.suppress(LoaderError):
-                self._collect(self._pending.popleft())
+            with contextlib.suppress(LoaderError, DecodeError):
+                if self._pending.popleft().encoded is not None:
+                    self._decoder.collect()
 
     def _decode_batches(self) -> None:
         reading = True
@@ -219,11 +220,16 @@ class Feeder:
             self._deliver(other, time.perf_counter())
 
     def _collect(self, batch: LoadedBatch) -> bool:
-        """Wait for a batch; whether DALI could decode it."""
+        """Wait for a batch, and resize it where DALI does not; whether both could be done."""
         if batch.encoded is None:
             return True
         try:
             batch.outputs = self._decoder.collect()
+            decoded = time.perf_counter()
+            if self._decoder.resizes_here:
+                with self._activity.doing("resizing"):
+                    batch.outputs = self._decoder.tensor(batch.outputs)
+            batch.seconds["augment"] = time.perf_counter() - decoded
         except DecodeError as error:
             self._refusal = str(error)
             return False
@@ -247,11 +253,7 @@ class Feeder:
         raise LoaderError(f"a batch cannot be decoded after {REPAIRS} repairs: {self._refusal}")
 
     def _deliver(self, batch: LoadedBatch, start: float) -> None:
-        decoded = time.perf_counter()
-        batch.seconds["decode"] = decoded - start
-        if batch.outputs is not None and self._decoder.resizes_here:
-            with self._activity.doing("resizing"):
-                batch.outputs = self._decoder.tensor(batch.outputs)
-        batch.seconds["augment"] = time.perf_counter() - decoded
+        augment = batch.seconds.setdefault("augment", 0.0)
+        batch.seconds["decode"] = time.perf_counter() - start - augment
         batch.encoded = None
         self._put(self._done, batch)

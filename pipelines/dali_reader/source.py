@@ -170,8 +170,8 @@ class DaliSource(BatchSource[ReaderEpoch]):
                 frames, size = extract.frames, extract.size
                 rows = table[frames]
                 pieces = extract.cut(data, rows)
-        except IndexError:
-            return "the index does not fit the video"
+        except (IndexError, ValueError, OverflowError) as error:
+            return f"the index does not fit the video ({error})"
         if len(data) != size:
             return f"{len(data)} bytes where the index says {size}"
         for frame, piece, crc in zip(frames.tolist(), pieces, rows["crc32"].tolist(), strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipelines.decode.dali_errors import classify
 from pipelines.decode.graph import GraphSpec
 from pipelines.read.thread_pool import ThreadPool
 
@@ -63,7 +64,12 @@ class CpuResizer:
         self._pool = ThreadPool(spec.threads, "loader-resize")
 
     def clips(self, outputs: tuple[Any, ...]) -> torch.Tensor:
-        """The outputs of the graph as uint8 clips (V, C, F, size, size, 3)."""
+        """The outputs of the graph as uint8 clips (V, C, F, size, size, 3).
+
+        Raises:
+            DecodeError: where frames do not have the size for which their crops were planned.
+            LoaderError: for too little memory.
+        """
         crops = self._crops(outputs)
         flips = np.asarray(outputs[-1].as_tensor()) if self.spec.flip else None
         per_video = self.frames if self.spec.input == "jpeg" else 1
@@ -72,8 +78,11 @@ class CpuResizer:
 
         def resize_crop(video: int, crop: int) -> None:
             first = video * per_video
-            frames = self._frames(*crops[crop], range(first, first + per_video))
-            resize(frames, clips[video, crop])
+            try:
+                frames = self._frames(*crops[crop], range(first, first + per_video))
+                resize(frames, clips[video, crop])
+            except (RuntimeError, ValueError, IndexError) as error:  # a crop outside of its frame
+                raise classify(str(error)) from None
             if flips is not None and flips[first]:
                 flip(clips[video, crop])
 
@@ -94,6 +103,11 @@ class CpuResizer:
         views = [torch.from_numpy(np.asarray(frames[row])) for row in rows]
         if windows is not None:
             y0, x0, y1, x1 = windows[rows[0]].tolist()
+            height, width = views[0].shape[-3:-1]
+            if min(y0, x0) < 0 or y1 > height or x1 > width:  # torch would cut the crop off
+                raise ValueError(
+                    f"frames of {width}x{height} pixels are smaller than the index has"
+                )
             views = [view[..., y0:y1, x0:x1, :] for view in views]
         return torch.stack(views) if self.spec.input == "jpeg" else views[0]
 

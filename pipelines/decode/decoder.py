@@ -86,7 +86,12 @@ class Decoder:
             raise classify(str(error)) from None
 
     def tensor(self, outputs: tuple[Any, ...]) -> torch.Tensor:
-        """Outputs of `collect` as one tensor (V, C, F, size, size, 3); no copy where C = 1."""
+        """Outputs of `collect` as one tensor (V, C, F, size, size, 3); no copy where C = 1.
+
+        Raises:
+            DecodeError: where frames do not have the size for which their crops were planned.
+            LoaderError: for a fault of the machine, such as too little memory.
+        """
         if self._cpu_resizer is not None:
             return self._cpu_resizer.clips(outputs)
         size = self.spec.size
@@ -105,7 +110,9 @@ class Decoder:
             rows = suspects.pop()
             try:
                 self.submit(batch.part(rows))
-                self.collect()
+                outputs = self.collect()
+                if self.resizes_here:
+                    self.tensor(outputs)
             except DecodeError as error:
                 if len(rows) == 1:
                     faults[rows[0]] = str(error)

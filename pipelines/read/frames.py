@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from dsanet.errors import printable
 from pipelines.read.jpeg_header import JpegHeaderChecker
 from pipelines.read.thread_pool import StoppedError, ThreadPool
 from pipelines.watchdog import Activity
 from shards import Split
+from shards.format.row_checks import MAX_FRAME
 
 RESERVED = 512  # descriptors for sockets, GPUs, libraries and checkpoints
 MIN_OPEN_FILES = 16
@@ -30,6 +32,11 @@ READ_LIMIT = 64 << 20  # most bytes of one pread
 
 class SampleError(Exception):
     """An unreadable video; the text names the tar, the key and what is wrong."""
+
+
+def unexpected(location: str, error: Exception) -> SampleError:
+    """The SampleError for an exception that nobody foresaw, at a video and no other."""
+    return SampleError(f"{location}: {type(error).__name__}: {printable(error, 300)}")
 
 
 class OpenFiles:
@@ -185,8 +192,10 @@ class FrameReader:
         return int(row["tar"]), int(row["offset"])
 
     def location(self, sample: int) -> str:
-        """Tar and key of a sample, for messages."""
-        return f"{self.split.tar_path(sample)} {self.split.key(sample)}"
+        """Tar and key of a sample, for messages; whatever is wrong with its row."""
+        number, tars = int(self.split.samples["tar"][sample]), self.split.tars
+        tar = tars[number] if 0 <= number < len(tars) else f"tar {number}"
+        return f"{tar} {self.split.key(sample)}"
 
     def _video(
         self, sample: int, frames: np.ndarray, stop: threading.Event
@@ -203,6 +212,10 @@ class FrameReader:
                 failure = SampleError(f"{self.location(sample)}: {error}")
                 if attempt < RETRIES:
                     stop.wait(RETRY_DELAY)
+            except (StoppedError, MemoryError):  # no video is at fault
+                raise
+            except Exception as error:  # odd values of the index fail in many ways
+                return unexpected(self.location(sample), error)
         return failure
 
     def _read(self, sample: int, frames: np.ndarray, stop: threading.Event) -> list[np.ndarray]:
@@ -226,6 +239,10 @@ class FrameReader:
         if rows[0] < 0 or rows[-1] >= len(self.split.frames):
             raise SampleError(f"{self.location(sample)}: the index lacks rows of the frame table")
         table = self.split.frames[rows]
+        if (largest := int(table["size"].max())) > MAX_FRAME:
+            raise SampleError(
+                f"{self.location(sample)}: a frame of {largest} bytes is more than {MAX_FRAME}"
+            )
         if (table["offset"].astype(np.int64) + table["size"]).max() > row["size"]:
             raise SampleError(f"{self.location(sample)}: the frame table points outside the file")
         return table

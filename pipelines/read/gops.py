@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.read.frames import FrameReader, SampleError
+from pipelines.read.frames import FrameReader, SampleError, unexpected
 from shards import Split
+
+MAX_CONTAINER = 1 << 30  # most bytes that are read for one view of a video
 
 
 @dataclass
@@ -40,7 +42,10 @@ class ContainerReader(FrameReader):
     def _parts(self, sample: int, read: Any, views: list[np.ndarray]) -> list[Any]:
         if len(views) == 1:
             return [read]
-        return [self._part(sample, read, view) for view in views]
+        try:
+            return [self._part(sample, read, view) for view in views]
+        except (IndexError, ValueError) as error:  # the fragments are not those of the frames
+            return [unexpected(self.location(sample), error)] * len(views)
 
     def _fault(self, sample: int, piece: np.ndarray) -> str | None:
         return None  # these decoders raise an error instead of crashing
@@ -51,11 +56,16 @@ class ContainerReader(FrameReader):
         wanted, gather = unrepeated(frames)
         self._table(sample, wanted)
         extract = extract_groups(self.split, sample, wanted)
-        if extract.stops[-1] > self.split.samples["size"][sample]:
+        sizes = extract.stops - extract.starts
+        if extract.stops[-1] > self.split.samples["size"][sample] or sizes.min() < 1:
             raise SampleError(
                 f"{self.location(sample)}: the fragment table points outside the file"
             )
-        sizes = extract.stops - extract.starts
+        if extract.size > MAX_CONTAINER:
+            raise SampleError(
+                f"{self.location(sample)}: {extract.size} bytes to read for a view are more than "
+                f"{MAX_CONTAINER}"
+            )
         data = np.concatenate(self._ranges(sample, extract.starts, sizes, stop))
         table = self._table(sample, extract.frames)
         inside = extract.cut(data, table)
@@ -145,33 +155,42 @@ class PyavReader(ContainerReader):
         rows = [row for row, item in enumerate(payload) if not isinstance(item, SampleError)]
         locations = [self.location(ids[row]) for row in rows]
         containers = [payload[row] for row in rows]
-        decoded = self.pool.map(decode_with_pyav, containers, locations, stop=stop)
+        samples = [self.split.samples[ids[row]] for row in rows]
+        sizes = [(int(s["height"]), int(s["width"])) for s in samples]
+        decoded = self.pool.map(decode_with_pyav, containers, locations, sizes, stop=stop)
         for row, item in zip(rows, decoded, strict=True):
             payload[row] = item
         return payload
 
 
-def decode_with_pyav(container: Container, location: str) -> np.ndarray | SampleError:
+def decode_with_pyav(
+    container: Container, location: str, size: tuple[int, int]
+) -> np.ndarray | SampleError:
     """The wanted frames (F, H, W, 3) of a container by PyAV, on one thread.
 
-    A SampleError that begins with `location` is returned where it cannot be decoded.
+    size: (H, W) of the index, for which the crops are planned. A SampleError that begins with
+    `location` is returned where the container cannot be decoded, or has frames of another size.
     """
     import av
 
     wanted = container.picks.tolist()
     try:
         with av.open(io.BytesIO(container.data.tobytes()), "r") as file:
-            by_number = _decode(file, set(wanted))
-    except (av.error.FFmpegError, IndexError) as error:
+            by_number = _decode(file, set(wanted), size)
+    except av.error.FFmpegError as error:
         return SampleError(f"{location}: PyAV: {error}")
+    except MemoryError:  # no video is at fault
+        raise
+    except Exception as error:  # a file without a video stream, with frames of another size, ...
+        return unexpected(location, error)
     for number in wanted:
         if number not in by_number:
             return SampleError(f"{location}: frame {number} is not in the file")
     return np.stack([by_number[number] for number in wanted])[container.gather]
 
 
-def _decode(file: Any, wanted: set[int]) -> dict[int, np.ndarray]:
-    """Frame number -> frame (H, W, 3).
+def _decode(file: Any, wanted: set[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
+    """Frame number -> frame (H, W, 3); ValueError for a frame of another size.
 
     What follows the last wanted frame of a group is never decoded: shard sets have no B-frames, so
     no earlier frame depends on it.
@@ -185,6 +204,9 @@ def _decode(file: Any, wanted: set[int]) -> dict[int, np.ndarray]:
     for packet in [*packets_needed(packets, wanted), None]:  # None: what the decoder holds back
         for frame in stream.codec_context.decode(packet):
             if (number := numbers.get(frame.pts)) in wanted:
+                if (frame.height, frame.width) != size:
+                    found = f"{frame.width}x{frame.height} pixels"
+                    raise ValueError(f"{found}, but the index has {size[1]}x{size[0]}")
                 decoded[number] = frame.to_ndarray(format="rgb24")
     return decoded
 

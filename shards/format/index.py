@@ -145,7 +145,7 @@ class Split:
 
     def key(self, i: int) -> str:
         """Return the key of sample i."""
-        return bytes(self._keys[i]).decode("ascii")
+        return bytes(self._keys[i]).decode("ascii", "backslashreplace")
 
     def labels(self, i: int) -> tuple[int, ...]:
         """Return all labels of sample i."""

@@ -178,7 +178,7 @@ def test_pruning_gives_the_frames_of_the_whole_file(split_of, codec):
             frames = np.sort(generator.integers(0, len(whole), 5))
             container = source.fetch([sample], [frames])[0]
             assert len(np.unique(container.picks)) == len(container.picks)
-            decoded = decode_with_pyav(container, "here")
+            decoded = decode_with_pyav(container, "here", whole.shape[1:3])
             assert (decoded == whole[frames]).all()
     long = int(np.argmax(split.samples["num_frames"]))
     size = len(source.fetch([long], [np.array([40, 41])])[0].data)
