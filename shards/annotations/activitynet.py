@@ -9,9 +9,10 @@ from typing import Any
 
 from dsanet.errors import require
 from shards.annotations.files import VideoFolder
-from shards.annotations.plain import Listing
+from shards.annotations.plain import MAX_LIST, Listing
 from shards.build.plan import clean_key
 from shards.errors import ShardError, ShardUsageError
+from shards.format.files import read_regular
 from shards.format.settings import Source
 
 SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
@@ -20,7 +21,7 @@ Segment = tuple[float, float, str]
 
 def _read_database(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        database = json.loads(path.read_text(encoding="utf-8"))["database"]
+        database = json.loads(read_regular(path, MAX_LIST))["database"]
     except OSError as error:
         raise ShardError(f"cannot read the list {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):

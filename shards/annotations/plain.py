@@ -10,7 +10,10 @@ from pathlib import Path
 
 from shards.build.plan import unique_keys
 from shards.errors import ShardError
+from shards.format.files import read_regular
 from shards.format.settings import Source
+
+MAX_LIST = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Listing:
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a list that are not empty. Raises ShardError if it cannot be read."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = read_regular(path, MAX_LIST).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise ShardError(f"cannot read the list {path}: {error.strerror}") from None
     except UnicodeDecodeError:

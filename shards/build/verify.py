@@ -18,8 +18,8 @@ from shards.encode.jpeg_folder import read_jpeg_header
 from shards.encode.probe import describe_error
 from shards.encode.strict_decoder import STRICT_OPTIONS
 from shards.errors import BadVideo, ShardError, ShardUsageError
-from shards.format.files import sha256
-from shards.format.index import Split, open_split
+from shards.format.files import open_regular, read_regular, sha256
+from shards.format.index import MAX_IDX, Split, open_split
 from shards.format.side_files import TarContents, idx_text, scan_tar
 from shards.format.tars import Window
 
@@ -64,7 +64,7 @@ def _tar_faults(split: Split, number: int) -> Iterator[str]:
 
 def _content_faults(split: Split, number: int, contents: TarContents) -> Iterator[str]:
     path = split.tars[number]
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         for metadata in contents.samples:
             for fault in sample_faults(file, metadata):
                 yield f"{path}, sample {metadata['key']}: {fault}"
@@ -76,7 +76,7 @@ def _content_faults(split: Split, number: int, contents: TarContents) -> Iterato
         if not _row_matches(split, int(i), metadata):
             yield f"{path}, sample {metadata['key']}: the index differs from the tar; reindex"
     idx = path.with_suffix(".idx")
-    if not idx.is_file() or idx.read_bytes() != idx_text(contents.groups).encode():
+    if not idx.is_file() or read_regular(idx, MAX_IDX) != idx_text(contents.groups).encode():
         yield f"{idx} is missing or wrong; reindex"
 
 

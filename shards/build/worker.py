@@ -7,6 +7,7 @@ It reads one JSON job per line from standard input and writes JSON events to sta
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -19,7 +20,7 @@ from typing import Any
 
 from shards.encode.sample import pack
 from shards.errors import BadVideo, ShardError
-from shards.format.files import sha256
+from shards.format.files import open_regular, sha256
 from shards.format.settings import ShardSettings, Source
 from shards.format.tars import TarWriter
 
@@ -54,13 +55,28 @@ def _size_in_bytes(path: Path) -> int:
         return 0
 
 
-def _find_read_error(path: Path) -> str:
+def _read_data(descriptor: int) -> None:
+    """Read a file without its holes: they cannot fail, and may have terabytes."""
+    end, size = 0, os.fstat(descriptor).st_size
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole up to the end
+                return
+            raise
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        while start < end and (block := os.read(descriptor, min(end - start, 1 << 22))):
+            start += len(block)
+
+
+def find_read_error(path: Path) -> str:
     """Return the system's error while reading `path`, "" if there is none: the video is bad."""
     try:
         if path.is_file():
-            with open(path, "rb") as file:
-                while file.read(1 << 22):
-                    pass
+            with open_regular(path) as file:
+                _read_data(file.fileno())
     except OSError as error:
         return error.strerror or str(error)
     return ""
@@ -86,7 +102,7 @@ def add_with_verdict(source: Source, settings: ShardSettings, tar: TarWriter) ->
     except BadVideo as bad:
         if bad.kind == "missing":
             return verdict | {"status": "missing", "kind": bad.kind, "reason": bad.reason}
-        if read_error := _find_read_error(source.path):
+        if read_error := find_read_error(source.path):
             return verdict | _deferred("disk", f"cannot be read: {read_error}")
         return verdict | {"status": "refused", "kind": bad.kind, "reason": bad.reason}
     except MemoryError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ import av
 from shards.encode.probe import ProbeResult, describe_error
 from shards.encode.strict_decoder import STRICT_OPTIONS, TIME_TOLERANCE
 from shards.errors import BadVideo
+from shards.format.files import read_regular
 
 SOF0, DHT, SOS, APP1, END_OF_IMAGE = 0xC0, 0xC4, 0xDA, 0xE1, b"\xff\xd9"
 NOT_SOF = {DHT, 0xC8, 0xCC}  # markers from 0xC0 to 0xCF that begin no frame header
 MIRRORED = {2, 4, 5, 7}  # EXIF orientations that PyAV, which reports an angle only, loses
 SAMPLING_420 = ((2, 2), (1, 1), (1, 1))
+MAX_JPEG = 256 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,20 @@ def list_frames(folder: Path) -> list[Path]:
     return [path for _, path in numbered]
 
 
+def read_frame(path: Path) -> bytes:
+    """Return the content of a JPEG file of a folder.
+
+    Raises BadVideo for what is not a regular file, or is larger than any JPEG; OSError where the
+    disk fails.
+    """
+    try:
+        return read_regular(path, MAX_JPEG)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EFBIG):
+            raise
+        raise BadVideo("not_a_file", str(error.strerror)) from None
+
+
 @dataclass
 class JpegFolder:
     """A folder of JPEG frames as a video; `StrictDecoder` does the same for a file.
@@ -126,7 +143,7 @@ class JpegFolder:
         self.paths = list_frames(self.folder)
         for path in self.paths:
             try:
-                self.headers.append(read_jpeg_header(path.read_bytes()))
+                self.headers.append(read_jpeg_header(read_frame(path)))
             except BadVideo as bad:
                 self.fault = f"{path.name}: {bad.reason}"
                 break
@@ -144,11 +161,14 @@ class JpegFolder:
             if header.orientation in MIRRORED:
                 self.fault = f"{path.name}: mirrored by its EXIF orientation"
                 return
-            data = path.read_bytes()
             decoder: Any = av.CodecContext.create("mjpeg", "r")
             decoder.options = dict(STRICT_OPTIONS)
             try:
+                data = read_frame(path)
                 (frame,) = decoder.decode(av.Packet(data))
+            except BadVideo as bad:
+                self.fault = f"{path.name}: {bad.reason}"
+                return
             except (av.FFmpegError, ValueError) as error:
                 self.fault = f"{path.name}: {describe_error(error)}"
                 return

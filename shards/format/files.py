@@ -1,4 +1,4 @@
-"""Hash files, and write them so that nobody ever reads half of one."""
+"""Read files without ever waiting for a pipe, and write them so that nobody reads half of one."""
 
 from __future__ import annotations
 
@@ -13,34 +13,66 @@ from typing import BinaryIO
 CHUNK = 1 << 20  # bytes read at once
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading, without ever waiting as the opening of a FIFO does.
+KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a disk"),
+)
+
+
+def check_regular(status: os.stat_result, path: str | Path) -> None:
+    """Check that a file is neither a folder, a pipe, a socket nor a device.
+
+    Raises:
+        OSError: if it is; its text says what the file is.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in KINDS if test(status.st_mode)), "a special file")
+        raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
+
+
+def open_descriptor(path: str | Path) -> int:
+    """Open a regular file for reading, and return its descriptor.
+
+    Opening a pipe can block for ever and opening a device can change its state, so neither is
+    opened; a link is followed.
 
     Raises:
         OSError: if there is no such file, or if it is a folder, FIFO, device or socket.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    descriptor = os.open(path, flags)
+    check_regular(os.stat(path), path)
+    # Without O_NONBLOCK, a pipe that has taken the file's place meanwhile would block.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
+        check_regular(os.fstat(descriptor), path)
+        os.set_blocking(descriptor, True)
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
 
 
-def read_regular(path: Path, limit: int) -> bytes:
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; see `open_descriptor`, also for the errors."""
+    return os.fdopen(open_descriptor(path), "rb")
+
+
+def read_regular(path: str | Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes.
 
+    No more is read than the file's size when it is opened: the files of /proc have size 0, and
+    reading some of them never ends.
+
     Raises:
-        OSError: as `open_regular`, and if the file is larger.
+        OSError: as `open_descriptor`, and if the file is larger.
     """
     with open_regular(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
-    return data
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
+        return file.read(size)
 
 
 def create(path: Path, *, truncate: bool = True) -> BinaryIO:
@@ -54,8 +86,7 @@ def create(path: Path, *, truncate: bool = True) -> BinaryIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        check_regular(os.fstat(descriptor), path)
         if truncate:
             os.ftruncate(descriptor, 0)
         return os.fdopen(descriptor, "r+b")

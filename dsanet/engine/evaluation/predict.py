@@ -56,7 +56,8 @@ def predict(
 
     for video in videos:
         if not video.is_file():
-            raise EngineError(f"{video}: no such file; give video files")
+            reason = "not a regular file" if video.exists() else "no such file"
+            raise EngineError(f"{video}: {reason}; give video files")
     with TemporaryDirectory(prefix="dsanet-predict-") as folder:
         sources = [Source(path, -1, f"{number:06d}") for number, path in enumerate(videos)]
         classes, settings = trained.classes, _settings(trained)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from shards import ShardError, ShardUsageError
 from shards.annotations import read_classes, read_list
 from shards.annotations.kinetics import most_frequent_classes
+from tests.alarm import alarm
 
 
 def touch(root, *names):
@@ -275,3 +277,18 @@ def test_classes_are_named_once(tmp_path):
 def test_segments_of_a_list_that_has_none_are_refused(tmp_path):
     with pytest.raises(ShardUsageError, match="segments must be whole"):
         read_list("folder", tmp_path, tmp_path / "list.txt", segments="labelled")
+
+
+@pytest.mark.parametrize("dataset", ["folder", "csv", "kinetics400", "somethingv1", "activitynet"])
+def test_a_list_that_is_a_pipe_or_a_device_is_refused_at_once(tmp_path, dataset):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        (tmp_path / "list").unlink(missing_ok=True)
+        (tmp_path / "list").symlink_to(path)
+        with (
+            alarm(),
+            pytest.raises(ShardError, match=r"cannot read the list .* not a regular file"),
+        ):
+            read_list(dataset, tmp_path, tmp_path / "list")
+        with alarm(), pytest.raises(ShardError, match="not a regular file"):
+            read_classes(tmp_path / "list")

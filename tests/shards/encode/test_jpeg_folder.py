@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from shards import Source
 from shards.errors import BadVideo
+from tests.alarm import alarm
 from tests.shards.media import jpeg, moving_squares, pack_one
 
 
@@ -56,3 +59,27 @@ def test_the_good_beginning_of_a_folder_may_be_kept(tmp_path):
     packed = pack_one(tmp_path, source, keep_partial=2)
     assert packed.metadata["frames"] == 2
     assert "partial" in packed.metadata["notes"][0]
+
+
+@pytest.mark.parametrize("what", ["pipe", "/dev/zero", "/proc/kmsg", "terabytes", "folder"])
+@pytest.mark.parametrize("keep", [0, 2])
+def test_what_is_not_a_picture_file_ends_the_folder_at_once(tmp_path, what, keep):
+    source = make_folder(tmp_path / "x", moving_squares(6))
+    third = source.path / "00003.jpg"
+    third.unlink()
+    if what == "pipe":
+        os.mkfifo(third)
+    elif what == "terabytes":
+        with open(third, "wb") as file:
+            file.truncate(1 << 40)
+    elif what == "folder":
+        third.mkdir()
+    else:
+        third.symlink_to(what)
+    with alarm():
+        if keep:
+            assert pack_one(tmp_path, source, keep_partial=keep).metadata["frames"] == 2
+            return
+        with pytest.raises(BadVideo, match=r"00003\.jpg") as caught:
+            pack_one(tmp_path, source)
+    assert caught.value.kind == "corrupt"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from shards import ShardError, open_split
 from shards.build.state import reindex
+from shards.build.verify import verify_split
 from shards.format.manifest import find_splits, read_manifest, write_json
+from tests.alarm import alarm
 
 
 def change(manifest: dict, *path: str | int, to: object) -> dict:
@@ -80,3 +83,29 @@ def test_splits_are_found_by_set_or_by_name(copy, tmp_path):
 def test_a_missing_split_is_named(small_set, root, name, message):
     with pytest.raises(ShardError, match=message):
         open_split(small_set.root / root, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "samples.npy", "frames.npy", "keys.npy", "labels.npy"]
+)
+def test_a_pipe_in_place_of_a_side_file_is_refused_at_once(copy, name):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with alarm(), pytest.raises(ShardError, match=rf"{name} is damaged .*named pipe"):
+        open_split(copy.parent, "train")
+
+
+def test_a_manifest_of_terabytes_is_refused_at_once(copy):
+    os.truncate(copy / "manifest.json", 1 << 42)
+    with alarm(), pytest.raises(ShardError, match=r"is damaged .*larger than"):
+        open_split(copy.parent, "train")
+
+
+def test_verify_and_reindex_refuse_a_pipe_in_place_of_a_tar(copy):
+    tar = next(copy.glob("*.tar"))
+    tar.unlink()
+    os.mkfifo(tar)
+    with alarm():
+        assert "named pipe" in verify_split(copy, 1)[0]
+        with pytest.raises(ShardError, match="named pipe"):
+            reindex(copy)
