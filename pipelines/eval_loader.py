@@ -72,7 +72,9 @@ class EvalLoader(Loader):
         source: BatchSource[Any]
         if stream is not None:
             batches = len(self.plans)
-            source = DaliSource(reader, policy, stream, batches=batches, seed=0, rank=rank)
+            source = DaliSource(
+                reader, policy, stream, batches=batches, seed=0, rank=rank, hang=config.hang
+            )
         else:
             source = FramesSource(reader, policy, self.plans, spec, self._frames)
         super().__init__(config, reader, source, spec, rank.device)

@@ -10,22 +10,25 @@ so signals are handled at once, and no thread here can be ended by one.
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.batch_source import BatchSource, LoadedBatch
 from pipelines.decode.dali_errors import MEMORY, DecodeError
 from pipelines.decode.decoder import Decoder
-from pipelines.errors import LoaderError
+from pipelines.errors import HangError, LoaderError
+from pipelines.hang_limits import end_soon, time_limit
 from pipelines.watchdog import Activity, report_stall
 
 TICK = 0.2  # seconds between two checks of the stop flag
 UNDER_WAY = 2  # batches in DALI, so that it never waits for Python
+END_PATIENCE = 20.0  # seconds without a batch once the process was told to end
 REPAIRS = 20  # times that a batch is repaired before it is given up
 
 
@@ -86,34 +89,53 @@ class Feeder:
         for thread in self._threads:
             thread.start()
 
-    def get(self, watchdog: float, hang: float) -> LoadedBatch | None:
+    def get(
+        self, watchdog: float, hang: float, ending: Callable[[], bool] = lambda: False
+    ) -> LoadedBatch | None:
         """The next batch, None at the end of the epoch.
 
         Every `watchdog` seconds without a batch, it prints what each thread is doing.
 
+        ending: whether the process was told to end, which is asked every second.
+
         Raises:
-            LoaderError: after `hang` seconds without a batch (0: never), or once the feeder is
-                closed; errors of the threads are raised here, too.
+            HangError: after `hang` seconds without a batch (0: never), and END_PATIENCE seconds
+                after `ending`.
+            LoaderError: once the feeder is closed; errors of the threads are raised here, too.
         """
-        start, reported = time.monotonic(), 0.0
+        # Setting the limit takes half a millisecond, which a batch that is ready need not pay.
+        with time_limit(hang) if self._done.empty() else contextlib.nullcontext():
+            item = self._wait(watchdog, hang, ending)
+        if isinstance(item, Failure):
+            raise item.error
+        return item if isinstance(item, LoadedBatch) else None
+
+    def _wait(self, watchdog: float, hang: float, ending: Callable[[], bool]) -> Item:
+        start, reported, told = time.monotonic(), 0.0, math.inf
+        tick = min(TICK * 5, watchdog, hang or watchdog)
         while True:
             if self._stop.is_set():
                 raise LoaderError(
                     "this epoch has ended: the same loader has begun another one or was closed"
                 )
             try:
-                item = self._done.get(timeout=min(TICK * 5, watchdog))
-                break
+                return self._done.get(timeout=tick)
             except queue.Empty:
                 waited = time.monotonic() - start
-                if waited - reported > watchdog:
-                    reported = waited
-                    summary = report_stall(waited, self._activity)
-                    if hang and waited > hang:
-                        raise LoaderError(f"{summary}: stopped (loader.hang)") from None
-        if isinstance(item, Failure):
-            raise item.error
-        return item if isinstance(item, LoadedBatch) else None
+            if ending():
+                told = min(told, waited)
+            cause = f"after loader.hang {hang:g} s" if hang and waited > hang else ""
+            if waited - told > END_PATIENCE:
+                cause = f"{END_PATIENCE:g} s after the signal to end"
+            if cause or waited - reported > watchdog:
+                reported = waited
+                summary = report_stall(waited, self._activity)
+            if cause:
+                end_soon()
+                raise HangError(
+                    f"{summary}; stopped {cause}: see whether that disk answers, then run the same "
+                    "command again"
+                )
 
     def close(self, timeout: float = 10.0) -> bool:
         """Stop both threads; False where one hangs and is left behind."""

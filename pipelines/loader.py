@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Loader:
         reader: reads any frames of the split; its `meter` counts what was read.
         source: see `BatchSource`.
         spec: the decoding graph.
+        ending: asked while a batch is waited for: whether the process was told to end. The wait
+            is short then, so that a hanging disk is named before the process is killed.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Loader:
     ) -> None:
         self.split, self.config, self.device = reader.split, config, torch.device(device)
         self.reader, self.source, self.spec = reader, source, spec
+        self.ending: Callable[[], bool] = lambda: False
         self._resources = LoaderResources(
             source,
             reader.activity,
@@ -76,7 +79,7 @@ class Loader:
             while True:
                 self._resources.check_process()
                 start = time.perf_counter()
-                loaded = feeder.get(self.config.watchdog, self.config.hang)
+                loaded = feeder.get(self.config.watchdog, self.config.hang, self.ending)
                 if loaded is None:
                     return
                 received = time.perf_counter()

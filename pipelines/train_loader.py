@@ -71,7 +71,9 @@ class TrainLoader(Loader):
         source: BatchSource[Any]
         if stream is not None:
             batches = len(self.plans)
-            source = DaliSource(reader, policy, stream, batches=batches, seed=seed, rank=rank)
+            source = DaliSource(
+                reader, policy, stream, batches=batches, seed=seed, rank=rank, hang=config.hang
+            )
         else:
             ahead = batches_ahead(self.plans, config) if config.order.kind == "blocked" else 0
             frames = sampling.segments * sampling.frames

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,6 +27,7 @@ from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.setup import Training, build_training
 from dsanet.engine.trainer import Trainer
 from dsanet.errors import UserError
+from pipelines.hang_limits import command_may_end, ends_soon
 
 
 def run_command(main: Callable[[], int]) -> int:
@@ -32,8 +35,20 @@ def run_command(main: Callable[[], int]) -> int:
 
     The command goes on where its output does not, as with `| head`.
     """
-    with lasting_output():
-        return _run(main)
+    with lasting_output(), command_may_end():
+        try:
+            return _run(main)
+        finally:
+            if ends_soon():  # a thread hangs: the interpreter, or a library, would wait for it
+                _exit_at_once()
+
+
+def _exit_at_once() -> None:
+    if sys.exc_info()[0]:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _run(main: Callable[[], int]) -> int:

@@ -21,6 +21,7 @@ from dsanet.engine.loader_check import GIB, GpuMemory, check_loaders, describe_m
 from dsanet.engine.loss import Targets, cross_entropy
 from dsanet.engine.report.console import format_duration
 from dsanet.engine.setup import Training
+from pipelines.hang_limits import time_limit
 from shards import Split
 from shards.format.index import check_idx_files
 
@@ -41,7 +42,8 @@ def preflight(training: Training) -> None:
         for fault in torch_faults(str(torch.__version__)):
             console.print(f"WARNING: {fault}")
     for split in [state.split, *([validator.split] if validator else [])]:
-        check_tars(split)
+        with time_limit(training.config.loader.hang):
+            check_tars(split)
         if training.config.loader.reader == "webdataset":
             check_idx_files(split)
     size = sum(tensor.nbytes for tensor in _tensors(state.state_dict()))

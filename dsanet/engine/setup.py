@@ -157,6 +157,8 @@ def build_training(
         training.validator = Validator(
             config, world, val, state.precision, console, folder.quarantine
         )
+        training.validator.loader.ending = lambda: signals.ending
+    training.loader.ending = lambda: signals.ending
     return training
 
 

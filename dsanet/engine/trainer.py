@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from dsanet.engine.report.records import STATS, PendingStep, Window, epoch_recor
 from dsanet.engine.report.stall_meter import StepMeter, Times
 from dsanet.engine.setup import Training
 from pipelines import Batch
+from pipelines.hang_limits import restart, stacks_after
 
 # Steps in a row that fp16 may skip. Each halves the loss scale: 40 take it from 65,536, where it
 # starts, to 2**-24, the smallest number of fp16, and no scale is left to try.
@@ -36,15 +36,11 @@ MAX_SKIPPED = 40
 @contextlib.contextmanager
 def hang_watchdog(minutes: float) -> Iterator[Callable[[], None]]:
     """Print the stacks of all threads when the yielded function is not called for `minutes`."""
-
-    def restart() -> None:
-        if minutes:
-            faulthandler.dump_traceback_later(60 * minutes)
-
-    try:
-        yield restart
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    if not minutes:
+        yield lambda: None
+        return
+    with stacks_after(60 * minutes) as limit:
+        yield lambda: restart(limit, 60 * minutes)
 
 
 def seed_step(seed: int, step: int, group: int) -> np.random.Generator:

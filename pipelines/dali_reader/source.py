@@ -19,6 +19,7 @@ from pipelines.dali_reader.reader_graph import StreamSpec, build_reader, run_rea
 from pipelines.decode.dali_errors import DecodeError, error_line
 from pipelines.decode.fork_guard import guard_against_forks
 from pipelines.errors import LoaderError
+from pipelines.hang_limits import time_limit
 from pipelines.plan.planner import RUNS, BatchPlan, raw_stream
 from pipelines.rank import Rank
 from pipelines.read.frames import FrameReader
@@ -45,7 +46,8 @@ class ReaderEpoch:
 class DaliSource(BatchSource[ReaderEpoch]):
     """Batches of whole files that DALI reads one after another.
 
-    reader: reads the replacements of broken videos; batches: of an epoch of this process.
+    reader: reads the replacements of broken videos; batches: of an epoch of this process; hang:
+    seconds that one batch may take where `open` reads it.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class DaliSource(BatchSource[ReaderEpoch]):
         batches: int,
         seed: int,
         rank: Rank,
+        hang: float = 0.0,
     ) -> None:
-        self.reader, self.policy, self.spec = reader, policy, spec
+        self.reader, self.policy, self.spec, self.hang = reader, policy, spec, hang
         self.batches, self.seed, self.rank = batches, seed, rank
         self.split = split = reader.split
         self._tars = {str(path): number for number, path in enumerate(split.tars)}
@@ -86,15 +89,18 @@ class DaliSource(BatchSource[ReaderEpoch]):
         tars = list(self._tars)
         if self.spec.augment is not None:
             tars = [tars[number] for number in np.argsort(keys[:-1], kind="stable")]
-        pipeline = self._build(tars, int(keys[-1] >> np.uint64(33)), state)
+        with time_limit(self.hang):
+            pipeline = self._build(tars, int(keys[-1] >> np.uint64(33)), state)
         for _ in range(0 if state else first):
-            run_reader(pipeline, self.spec)
+            with time_limit(self.hang):
+                run_reader(pipeline, self.spec)
         return repeat(ReaderEpoch(epoch, pipeline, stop or threading.Event()), self.batches - first)
 
     def load(self, request: ReaderEpoch) -> LoadedBatch:
         """See BatchSource."""
         try:
-            outputs = run_reader(request.pipeline, self.spec)
+            with self.reader.activity.doing(f"DALI reading the tars of {self.split.root}"):
+                outputs = run_reader(request.pipeline, self.spec)
         except DecodeError as error:
             raise LoaderError(
                 f"{self.split.root}: {error} (loader.reader webdataset cannot leave a video out; "

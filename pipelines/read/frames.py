@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import resource
 import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +14,12 @@ import numpy as np
 
 from dsanet.errors import printable
 from pipelines.read.jpeg_header import JpegHeaderChecker
+from pipelines.read.open_files import OpenFiles, limit_of_open_files
 from pipelines.read.thread_pool import StoppedError, ThreadPool
 from pipelines.watchdog import Activity
 from shards import Split
 from shards.format.row_checks import MAX_FRAME
 
-RESERVED = 512  # descriptors for sockets, GPUs, libraries and checkpoints
-MIN_OPEN_FILES = 16
 RETRIES = 2  # of an operating-system error: those of network file systems are often transient
 RETRY_DELAY = 0.2  # seconds
 READ_LIMIT = 64 << 20  # most bytes of one pread
@@ -37,80 +32,6 @@ class SampleError(Exception):
 def unexpected(location: str, error: Exception) -> SampleError:
     """The SampleError for an exception that nobody foresaw, at a video and no other."""
     return SampleError(f"{location}: {type(error).__name__}: {printable(error, 300)}")
-
-
-class OpenFiles:
-    """A cache of file descriptors; the least recently used ones are closed first.
-
-    random: whether the files are read at random places; limit: files kept open.
-    """
-
-    def __init__(self, random: bool, limit: int = 128) -> None:
-        self._random, self._limit = random, limit
-        self._open: OrderedDict[Path, list[int]] = OrderedDict()  # [descriptor, users]
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def acquire(self, path: Path) -> int:
-        """A descriptor of `path`, which stays open until it has been released as often."""
-        with self._lock:
-            if self._closed:
-                raise OSError(errno.EBADF, "the loader is closed", str(path))
-            entry = self._open.get(path)
-            if entry is None:
-                entry = self._open[path] = [self._open_file(path), 0]
-                if self._random:
-                    # Read-ahead would fetch the frames between the wanted ones as well.
-                    os.posix_fadvise(entry[0], 0, 0, os.POSIX_FADV_RANDOM)
-            entry[1] += 1
-            self._open.move_to_end(path)
-            return entry[0]
-
-    def release(self, path: Path) -> None:
-        """Give back a descriptor that `acquire` returned."""
-        with self._lock:
-            self._open[path][1] -= 1
-            if self._closed or len(self._open) > self._limit:
-                self._close_idle(0 if self._closed else self._limit)
-
-    def close(self) -> None:
-        """Close all, those in use when they are released; `acquire` raises from now on."""
-        with self._lock:
-            self._closed = True
-            self._close_idle(0)
-
-    def _open_file(self, path: Path) -> int:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
-                raise
-        self._limit = len(self._open) // 2  # others need descriptors, too
-        self._close_idle(self._limit)
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def _close_idle(self, limit: int) -> None:
-        idle = [path for path, entry in self._open.items() if not entry[1]]
-        for old in idle[: max(0, len(self._open) - limit)]:
-            os.close(self._open.pop(old)[0])
-
-
-def limit_of_open_files(tars: int) -> int:
-    """How many of `tars` files a reader may keep open; the process's soft limit is raised for it.
-
-    Of the limit on descriptors, RESERVED remain for others, and half of the rest belongs to each
-    reader, since those of training and validation run at once.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * tars + RESERVED
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
-    room = tars if soft == resource.RLIM_INFINITY else (soft - RESERVED) // 2
-    return max(MIN_OPEN_FILES, min(tars, room))
 
 
 @dataclass

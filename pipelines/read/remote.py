@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from pipelines.config import LoaderConfig
 from pipelines.errors import LoaderError, LoaderUsageError
+from pipelines.hang_limits import time_limit
 from pipelines.read.staging import (
     CHUNK,
     copy_tars,
@@ -38,7 +39,8 @@ def open_data(data: str | Path, name: str, config: LoaderConfig) -> Split:
         LoaderError: when a remote set cannot be fetched.
     """
     if "://" not in str(data):
-        return open_split(data, name)
+        with time_limit(config.hang):
+            return open_split(data, name)
     scratch = scratch_folder(config)
     if scratch is None:
         raise LoaderUsageError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,3 +36,10 @@ def same(one: list, other: list) -> bool:
     return [a for a, _ in one] == [a for a, _ in other] and all(
         (a == b).all() for (_, a), (_, b) in zip(one, other, strict=True)
     )
+
+
+def open_tars(split: Split) -> list[str]:
+    """Tars of the split that this process has open."""
+    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    opened = [os.readlink(link) for link in links if link.is_symlink()]
+    return [path for path in opened if Path(path) in split.tars]

@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from pipelines import LoaderError
+from pipelines import feeder as feeder_module
 from pipelines.batch_source import BatchSource, LoadedBatch
 from pipelines.decode.dali_errors import DecodeError
+from pipelines.errors import HangError
 from pipelines.feeder import EpochRequests, Feeder
 from pipelines.plan.planner import BatchPlan
 from pipelines.resources import LoaderResources
 from pipelines.watchdog import Activity
+from tests.alarm import alarm
 
 BROKEN = 100  # what the decoder refuses
 
@@ -158,3 +161,37 @@ def test_a_closed_feeder_raises():
     assert feeder.close()
     with pytest.raises(LoaderError, match="epoch has ended"):
         feeder.get(60, 60)
+
+
+class Hanging(Numbers):
+    """The first batch is not read before `answer` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = threading.Event()
+
+    def load(self, request: int) -> LoadedBatch:
+        self.answer.wait(60)
+        return super().load(request)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_hang_ends_at_its_own_limit_not_at_that_of_the_report(monkeypatch, told):
+    monkeypatch.setattr(feeder_module, "END_PATIENCE", 0.3)
+    source = Hanging()
+    feeder = feeder_of(source)
+    reason = "after the signal to end" if told else r"after loader\.hang 0\.5 s"
+    with alarm(), pytest.raises(HangError, match=reason):
+        feeder.get(600, 0 if told else 0.5, lambda: told)
+    source.answer.set()
+    assert feeder.close()
+
+
+def test_a_batch_that_is_ready_is_given_out_after_a_signal(monkeypatch):
+    monkeypatch.setattr(feeder_module, "END_PATIENCE", 0.0)
+    feeder = feeder_of(Numbers())
+    result = []
+    while (batch := feeder.get(60, 60, lambda: True)) is not None:
+        result.append(batch.outputs)
+    assert len(result) == 8
+    assert feeder.close()

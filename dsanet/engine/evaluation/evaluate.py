@@ -114,6 +114,8 @@ def _score(
     """Scores of this process's batches, appended to the log."""
     scorer = _scorer(config, trained, world, console)
     loader = _loader(config, trained, split, world)
+    if score_log is not None:
+        loader.ending = lambda: score_log.signals.ending
     console.start_progress(len(split))
     tables = []
     try:

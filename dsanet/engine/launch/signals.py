@@ -58,6 +58,11 @@ class Signals:
         self.stop = Stop.NO
         self._first_ctrl_c = math.inf
 
+    @property
+    def ending(self) -> bool:
+        """Whether the run should end for good."""
+        return self.stop == Stop.END
+
     def install(self) -> Signals:
         """Handle the four signals; call it before threads or child processes are started."""
         signal.pthread_sigmask(signal.SIG_BLOCK, REQUEUE_SIGNALS)
