@@ -50,7 +50,7 @@ LAYERS = (
     ("shards.encode",),
     ("shards.format",),
     ("shards.errors",),
-    ("dsanet.errors", "dsanet.terminal"),
+    ("dsanet.errors", "dsanet.terminal", "dsanet.variables"),
 )
 # What a package must never import, however deep the layers would allow it.
 FORBIDDEN = {

@@ -25,6 +25,7 @@ from dsanet.engine.checkpoint import naming
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.first_process import on_first_process
+from dsanet.variables import read_number
 
 NAME = "lock"
 RENEWAL_SECONDS = 30.0
@@ -81,7 +82,7 @@ def this_process() -> Owner:
         user=_user(),
         command=Path(sys.argv[0]).name or "python",
         job=job,
-        restarts=int(env.get("SLURM_RESTART_COUNT") or 0),
+        restarts=read_number("SLURM_RESTART_COUNT", 0),
         time=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dsanet.variables import read_number
 from pipelines.decode.cpu_resize import CpuResizer
 from pipelines.decode.dali_errors import DecodeError, build_error, check_machine, classify
 from pipelines.decode.fork_guard import guard_against_forks
@@ -149,8 +150,12 @@ class Decoder:
 
 
 def usable_cores() -> int:
-    """Cores in this process's share of the machine."""
+    """Cores in this process's share of the machine.
+
+    Raises:
+        VariableError: when SLURM_CPUS_PER_TASK or LOCAL_WORLD_SIZE is not a number.
+    """
     cores = len(os.sched_getaffinity(0))
     if "SLURM_CPUS_PER_TASK" in os.environ:  # a cluster that does not bind tasks shows all cores
-        return min(cores, int(os.environ["SLURM_CPUS_PER_TASK"]))
-    return max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        return min(cores, read_number("SLURM_CPUS_PER_TASK", cores, least=1))
+    return max(1, cores // read_number("LOCAL_WORLD_SIZE", 1, least=1))

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dsanet.errors import require
+from dsanet.variables import read_number
 from pipelines.config import LoaderConfig
 from pipelines.errors import LoaderError, LoaderUsageError
 from pipelines.read.filesystems import filesystem, is_network
@@ -188,9 +189,14 @@ def lane_tars(split: Split, order: np.ndarray, ranks: Iterable[int], world: int)
 
 
 def node_ranks(rank: int) -> range:
-    """The ranks on this node, from the environment of torchrun or SLURM."""
-    local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-    count = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
+    """The ranks on this node, from the environment of torchrun or SLURM.
+
+    Raises:
+        VariableError: when a variable is not a number.
+    """
+    local = read_number("LOCAL_RANK" if "LOCAL_RANK" in os.environ else "SLURM_LOCALID", 0)
+    torchrun = "LOCAL_WORLD_SIZE" in os.environ
+    count = read_number("LOCAL_WORLD_SIZE" if torchrun else "SLURM_NTASKS_PER_NODE", 1)
     return range(rank - local, rank - local + max(count, local + 1))
 
 

@@ -11,21 +11,36 @@ from collections import deque
 import torch.distributed as dist
 
 from dsanet.engine.errors import EngineError, UsageError
+from dsanet.variables import VariableError, read_number
 
 POLL_INTERVAL = 0.1  # seconds
 CONNECT_TIMEOUT = 5.0  # seconds
 
 
 def ranks_from_environment() -> tuple[int, int, int]:
-    """(rank, world size, local rank) as torchrun or srun set them; (0, 1, 0) without either."""
+    """(rank, world size, local rank) as torchrun or srun set them; (0, 1, 0) without either.
+
+    Raises:
+        VariableError: when a variable holds something else than a number, or the rank is none of
+            the world.
+    """
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env:
-        return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
+        return _read_ranks("RANK", "WORLD_SIZE", "LOCAL_RANK")
     # SLURM_NTASKS is also set in a batch script that runs python without srun, these two are not.
     if "SLURM_STEP_NUM_TASKS" in env and "SLURM_PROCID" in env:
-        tasks = int(env["SLURM_STEP_NUM_TASKS"])
-        return int(env["SLURM_PROCID"]), tasks, int(env.get("SLURM_LOCALID", 0))
+        return _read_ranks("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     return 0, 1, 0
+
+
+def _read_ranks(rank_name: str, size_name: str, local_name: str) -> tuple[int, int, int]:
+    rank, size = read_number(rank_name), read_number(size_name, least=1)
+    if rank >= size:
+        raise VariableError(
+            f"the environment variable {rank_name} must be less than {size_name}, which is {size}, "
+            f"got '{rank}'; correct or unset both (torchrun or srun sets them)"
+        )
+    return rank, size, read_number(local_name, 0)
 
 
 def master_address() -> tuple[str, int]:
@@ -33,6 +48,7 @@ def master_address() -> tuple[str, int]:
 
     Raises:
         UsageError: without MASTER_ADDR on several nodes, or for a port that is not one.
+        VariableError: when SLURM_JOB_ID is not a number.
     """
     env = os.environ
     if "MASTER_ADDR" not in env:
@@ -44,7 +60,7 @@ def master_address() -> tuple[str, int]:
         env["MASTER_ADDR"] = "127.0.0.1"
     # From the job's id, so that two jobs on a node do not collide, and below the range from which
     # the kernel takes ports for outgoing connections.
-    port = env.setdefault("MASTER_PORT", str(10000 + int(env.get("SLURM_JOB_ID", 19500)) % 20000))
+    port = env.setdefault("MASTER_PORT", str(10000 + read_number("SLURM_JOB_ID", 19500) % 20000))
     if not (port.isdecimal() and 0 < int(port) < 2**16):
         raise UsageError(f"MASTER_PORT must be a number from 1 to 65535, got {port!r}")
     return env["MASTER_ADDR"], int(port)
