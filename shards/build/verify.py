@@ -14,8 +14,8 @@ import numpy as np
 
 from dsanet.errors import require
 from shards.encode import mp4
+from shards.encode.container import describe_error
 from shards.encode.jpeg_folder import read_jpeg_header
-from shards.encode.probe import describe_error
 from shards.encode.strict_decoder import STRICT_OPTIONS
 from shards.errors import BadVideo, ShardError, ShardUsageError
 from shards.format.files import open_regular, read_regular, sha256

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import av
 
-from shards.encode.probe import ProbeResult, describe_error
+from shards.encode.container import describe_error
+from shards.encode.probe import ProbeResult
 from shards.encode.strict_decoder import STRICT_OPTIONS, TIME_TOLERANCE
 from shards.errors import BadVideo
 from shards.format.files import read_regular

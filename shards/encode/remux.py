@@ -10,18 +10,18 @@ from typing import Any
 import av
 
 from shards.encode import mp4
+from shards.encode.container import open_video
 from shards.encode.jpeg_folder import JpegFolder, read_jpeg_header
 from shards.encode.normalise import FrameProperties, frame_properties
-from shards.encode.probe import open_video
 from shards.encode.strict_decoder import StrictDecoder
 from shards.encode.transcode import BlackRuns, WrittenVideo, check_complete, check_length
+from shards.encode.unshown import holds_idr_picture
 from shards.errors import BadVideo
 from shards.format.settings import ShardSettings, Source
 from shards.format.tars import Window
 
 BT601 = (2, 5, 6)  # AVColorSpace: unspecified, BT.470 BG, SMPTE 170M
 LIMITED = (0, 1)  # AVColorRange: unspecified, limited
-IDR = {"h264": {5}, "hevc": {19, 20}}  # NAL types of pictures that later frames never refer behind
 
 
 def remux_jpegs(folder: JpegFolder, settings: ShardSettings, window: Window) -> WrittenVideo:
@@ -78,7 +78,7 @@ def _find_format_obstacle(properties: FrameProperties, settings: ShardSettings) 
 
 
 def _packets(decoder: StrictDecoder) -> Iterator[Any]:
-    with open_video(decoder.path) as (container, stream):
+    with open_video(decoder.path, decoder.probe_result.stream) as (container, stream):
         yield from (packet for packet in container.demux(stream) if packet.size)
 
 
@@ -93,24 +93,10 @@ def _find_packet_obstacle(decoder: StrictDecoder, settings: ShardSettings) -> st
     if any(b[0] is None or a[0] is None or b[0] <= a[0] for a, b in pairwise(packets)):
         return "it has B-frames"
     for number, (_, key, _, data) in enumerate(packets):
-        closed = key and _holds_idr_picture(data, settings.codec)
+        closed = key and holds_idr_picture(data, settings.codec)
         if closed != (number % settings.gop == 0):
             return f"its GOPs are not closed, or not {settings.gop} frames long"
     return ""
-
-
-def _holds_idr_picture(data: bytes, codec: str) -> bool:
-    """Whether a keyframe packet with 4-byte NAL lengths contains an IDR picture."""
-    if codec not in IDR:
-        return True
-    position = 0
-    while position + 5 <= len(data):
-        byte = data[position + 4]
-        kind = byte & 31 if codec == "h264" else byte >> 1 & 63
-        if kind in IDR[codec]:
-            return True
-        position += 4 + int.from_bytes(data[position : position + 4], "big")
-    return False
 
 
 def copy_packets(decoder: StrictDecoder, settings: ShardSettings, window: Window) -> WrittenVideo:
@@ -131,7 +117,7 @@ def copy_packets(decoder: StrictDecoder, settings: ShardSettings, window: Window
 
 def _copy_stream(decoder: StrictDecoder, codec: str, rate: Fraction, window: Window) -> None:
     options = mp4.container_options(codec)
-    with open_video(decoder.path) as (container, stream):
+    with open_video(decoder.path, decoder.probe_result.stream) as (container, stream):
         output: Any = av.open(window, "w", format="mp4", options=options)
         copied = output.add_stream_from_template(stream)
         copied.time_base = 1 / rate

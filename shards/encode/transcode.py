@@ -110,7 +110,7 @@ class Transcoder:
         if source.if_longer and source.end is not None and source.start is not None:
             is_trimmed = probed.duration < source.end - source.start + 1.0
             self.segment = (None, None) if is_trimmed else self.segment
-        exact = probed.constant and self.rate == probed.rate
+        exact = probed.constant and self.rate == probed.rate and not probed.empty_pictures
         self.slots = SlotCounter(self.rate, exact=exact)
         self.writer: mp4.Mp4Writer | None = None
         self.normaliser: Normaliser | None = None
