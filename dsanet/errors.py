@@ -5,7 +5,8 @@ This module imports nothing, so that every package, `shards` and `pipelines` too
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def printable(text: object, limit: int | None = None) -> str:
@@ -57,9 +58,14 @@ def require(
 
 def check_choices(settings: Any, prefix: str, error: type[UserError] = OptionError) -> None:
     """Raise `error` for a field of a dataclass that is annotated with `Literal` and holds another
-    value; a configuration file is checked by its parser, a call in Python only here."""
+    value; a configuration file is checked by its parser, a call in Python only here. A field may
+    be annotated `Literal[...] | None`."""
     for name, hint in get_type_hints(type(settings)).items():
-        if get_origin(hint) is Literal:
-            allowed, value = get_args(hint), getattr(settings, name)
-            known = ", ".join(str(choice) for choice in allowed)
-            require(value in allowed, f"{prefix}{name}", f"be one of {known}", value, error)
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        choices = [get_args(part) for part in parts if get_origin(part) is Literal]
+        value = getattr(settings, name)
+        if not choices or (value is None and type(None) in parts):
+            continue
+        allowed = choices[0]
+        known = ", ".join(str(choice) for choice in allowed)
+        require(value in allowed, f"{prefix}{name}", f"be one of {known}", value, error)

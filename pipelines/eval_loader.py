@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from dsanet.errors import require
 from pipelines.batch import Batch
 from pipelines.batch_source import BatchSource
 from pipelines.broken_videos import OmitBroken
@@ -28,8 +29,9 @@ class EvalLoader(Loader):
     """Every video of a split exactly once over all processes, which all make equally many batches.
 
     clips None gives validation batches (B, U, T, H, W, 3): centred snippets, one centred crop.
-    clips K gives test batches (B, C, K, T, H, W, 3) of C crops. An unreadable video is never
-    replaced: its slot has valid False, and it is listed in `missing` as (id, reason).
+    clips K gives test batches (B, C, K, T, H, W, 3) of C crops, spread as `test_frames` does, or
+    with `twice` the 2 U clips of `twice_frames`. An unreadable video is never replaced: its slot
+    has valid False, and it is listed in `missing` as (id, reason).
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class EvalLoader(Loader):
         batch_size: int,
         clips: int | None = None,
         crops: int = 1,
+        twice: bool = False,
         crop_size: int = 224,
         resize_short: int = 256,
         rank: Rank = SINGLE_PROCESS,
@@ -49,6 +52,8 @@ class EvalLoader(Loader):
             raise LoaderUsageError(
                 f"crops must be 1 in validation, got {crops}; give clips for test batches"
             )
+        if twice:
+            _check_twice(sampling, clips, config)
         check_batch(batch_size)
         self.sampling, self.clips, self.crops = sampling, clips, crops
         self.crop_size, self.resize_short = crop_size, resize_short
@@ -64,6 +69,7 @@ class EvalLoader(Loader):
             batch_size,
             clips=clips,
             crops=crops,
+            twice=twice,
             crop_size=crop_size,
             resize_short=resize_short,
         )
@@ -114,3 +120,11 @@ class EvalLoader(Loader):
         for batch in self._batches(self._open(0), shape):
             self.missing += [(video, reason) for video, _, reason in batch.replaced]
             yield batch
+
+
+def _check_twice(sampling: SamplingConfig, clips: int | None, config: LoaderConfig) -> None:
+    """Refuse two passes where the number of clips or the reader does not fit."""
+    must = f"be {2 * sampling.segments} (2 x sampling.segments) for two passes"
+    require(clips == 2 * sampling.segments, "clips", must, clips, LoaderUsageError)
+    must = "be frames for two passes over a video"
+    require(config.reader == "frames", "loader.reader", must, config.reader, LoaderUsageError)

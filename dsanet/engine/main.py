@@ -20,7 +20,7 @@ from dsanet.engine.launch.distributed import connect, count_processes, disconnec
 from dsanet.engine.launch.requeue import requeue
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop, ignore_sigterm
 from dsanet.engine.preflight import preflight
-from dsanet.engine.report.console import Console, format_metrics
+from dsanet.engine.report.console import Console, score_lines
 from dsanet.engine.report.output import lasting_output
 from dsanet.engine.resume import open_folder, restore
 from dsanet.engine.run_folder import RunFolder
@@ -163,7 +163,7 @@ def eval_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
             )
             return interruption.stop.exit_code
     if world.main:
-        print(f"{format_metrics(metrics)}  -> {out_folder(config)}")
+        print("\n".join(score_lines(metrics, str(out_folder(config)))))
     if missing := metrics["missing"]:
         names = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
         if world.main:

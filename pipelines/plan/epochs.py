@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.plan.crops import eval_boxes
 from pipelines.plan.planner import BatchPlan, OrderConfig, TrainPlanner, epoch_order
-from pipelines.plan.sampling import SamplingConfig, test_frames, val_frames
+from pipelines.plan.sampling import SamplingConfig, test_frames, twice_frames, val_frames
 from pipelines.rank import Rank
 from shards import Split
 
@@ -62,7 +62,8 @@ class TrainPlans(EpochPlans):
 class EvalPlans(EpochPlans):
     """Evaluation: every video once over all processes, in the order of the split.
 
-    clips: K test clips a video, None for the centred snippets of validation.
+    clips: K test clips a video, None for the centred snippets of validation. twice: two passes, see
+    `twice_frames`.
     """
 
     def __init__(
@@ -74,11 +75,12 @@ class EvalPlans(EpochPlans):
         *,
         clips: int | None,
         crops: int,
+        twice: bool = False,
         crop_size: int,
         resize_short: int,
     ) -> None:
         self.split, self.sampling, self.rank, self.batch_size = split, sampling, rank, batch_size
-        self.clips, self.crops = clips, crops
+        self.clips, self.crops, self.twice = clips, crops, twice
         self.crop_size, self.resize_short = crop_size, resize_short
 
     def __len__(self) -> int:
@@ -111,4 +113,6 @@ class EvalPlans(EpochPlans):
         """Frame numbers (F,) of a video of `count` frames."""
         if self.clips is None:
             return val_frames(count, self.sampling).reshape(-1)
+        if self.twice:
+            return twice_frames(count, self.sampling).reshape(-1)
         return test_frames(count, self.clips, self.sampling).reshape(-1)

@@ -14,6 +14,10 @@ import numpy as np
 from dsanet.errors import check_choices, require
 from pipelines.errors import LoaderUsageError
 
+SamplingMode = Literal[
+    "segments", "release", "dense", "uniform", "spread", "mmaction2", "pyslowfast"
+]
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -26,14 +30,15 @@ class SamplingConfig:
         window: consecutive frames that a snippet spans; null: frames * stride.
         mode: `segments` takes a random window of each of U equal segments, as the paper does;
             `release` follows the released code; `spread` takes T frames evenly over each segment
-            (Something-Something); `dense` is TSM's sampling and `uniform` TSN's.
+            (Something-Something); `dense` is TSM's sampling and `uniform` TSN's; `mmaction2` is
+            that of mmaction2 1.x and `pyslowfast` that of PySlowFast, for networks on clips.
     """
 
     segments: int = 4
     frames: int = 4
     stride: int = 8
     window: int | None = None
-    mode: Literal["segments", "release", "dense", "uniform", "spread"] = "segments"
+    mode: SamplingMode = "segments"
 
     def __post_init__(self) -> None:
         check_choices(self, "sampling.", LoaderUsageError)
@@ -60,16 +65,23 @@ def train_frames(num_frames: int, config: SamplingConfig, draws: np.ndarray) -> 
     if config.mode == "release":
         return _windows(_release_train_starts(num_frames, config, x), num_frames, config)
     if config.mode == "dense":
-        return _dense(np.sort(_below(x, max(1, num_frames - config.span + 1))), num_frames, config)
+        return _looped(np.sort(_below(x, max(1, num_frames - config.span + 1))), num_frames, config)
     if config.mode == "uniform":
         return _uniform(num_frames, x[None]).reshape(config.segments, config.frames)
+    if config.mode == "mmaction2":
+        return _looped(_mmaction2_train_starts(num_frames, config, x), num_frames, config)
+    if config.mode == "pyslowfast":
+        return _pyslowfast(np.sort(x) * max(0, num_frames - config.span), num_frames, config)
     return _segments(num_frames, config, x)
 
 
 def val_frames(num_frames: int, config: SamplingConfig) -> np.ndarray:
     """Frame numbers (U, T) of the validation input: centred snippets."""
-    if config.mode in ("release", "dense"):
+    if config.mode in ("release", "dense", "mmaction2"):
         return test_frames(num_frames, config.segments, config)
+    if config.mode == "pyslowfast":  # which validates on a random clip; here they are centred
+        U = config.segments
+        return train_frames(num_frames, config, (np.arange(U) + 0.5) / U)
     return train_frames(num_frames, config, np.full(config.draws(), 0.5))
 
 
@@ -91,10 +103,37 @@ def test_frames(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarr
         room = max(0, num_frames - config.span)
         # One clip is centred; several span the video from first to last frame, as in TSM.
         starts = np.linspace(0, room, clips) if clips > 1 else np.array([room / 2])
-        return _dense(starts.astype(np.int64), num_frames, config)
+        return _looped(starts.astype(np.int64), num_frames, config)
     if config.mode == "uniform":
         return _uniform_passes(num_frames, clips, config)
+    if config.mode == "mmaction2":
+        return _looped(_mmaction2_test_starts(num_frames, clips, config), num_frames, config)
+    if config.mode == "pyslowfast":
+        starts = max(0, num_frames - config.span) * np.arange(clips) / clips
+        return _pyslowfast(starts, num_frames, config)
     return _uniform_clips(num_frames, clips, config)
+
+
+def twice_frames(num_frames: int, config: SamplingConfig) -> np.ndarray:
+    """Frame numbers (2 U, T) of two passes: at the centres and at the starts of the segments.
+
+    This is the test of TSM and its followers on Something-Something ("2 clips"). Clips 0, 2, 4, ...
+    are the pass at the centres, clips 1, 3, 5, ... that at the starts.
+
+    LoaderUsageError for a mode without segments.
+    """
+    known = ("segments", "spread", "uniform", "release")
+    must = f"be one of {', '.join(known)} for two passes over a video"
+    require(config.mode in known, "sampling.mode", must, config.mode, LoaderUsageError)
+    if config.mode == "release":
+        tick = max(0.0, (num_frames - config.span + 1) / config.segments)
+        starts = np.floor(tick * np.arange(config.segments)).astype(np.int64)
+        passes = [val_frames(num_frames, config), _windows(starts, num_frames, config)]
+    else:
+        passes = [
+            train_frames(num_frames, config, np.full(config.draws(), phase)) for phase in (0.5, 0.0)
+        ]
+    return np.stack(passes, axis=1).reshape(2 * config.segments, config.frames)
 
 
 def _below(x: np.ndarray, count: int | np.ndarray) -> np.ndarray:
@@ -152,9 +191,40 @@ def _uniform_passes(num_frames: int, clips: int, config: SamplingConfig) -> np.n
     return passes.transpose(1, 0, 2).reshape(clips, T)
 
 
-def _dense(starts: np.ndarray, num_frames: int, config: SamplingConfig) -> np.ndarray:
-    """TSM's dense sampling: windows anywhere in the video, frame numbers modulo N."""
+def _looped(starts: np.ndarray, num_frames: int, config: SamplingConfig) -> np.ndarray:
+    """Frames start + t * S modulo N, as TSM's dense sampling and mmaction2 have them."""
     return (starts[:, None] + np.arange(config.frames) * config.stride) % num_frames
+
+
+def _mmaction2_train_starts(num_frames: int, config: SamplingConfig, x: np.ndarray) -> np.ndarray:
+    """Starts of the U clips, drawn as by mmaction2's SampleFrames."""
+    U, L = config.segments, config.span
+    # Where a clip just fits, its U starts are spread over the few that there are.
+    if (num_frames - L + 1) // U == 0 and num_frames <= max(U, L):
+        return np.round(np.arange(U) * ((num_frames - L + 1) / U)).astype(np.int64)
+    return _release_train_starts(num_frames, config, x)
+
+
+def _mmaction2_test_starts(num_frames: int, clips: int, config: SamplingConfig) -> np.ndarray:
+    """Starts of the K test clips of mmaction2 1.x: from the first frame to the last."""
+    room = max(0, num_frames - (config.frames - 1) * config.stride - 1)
+    if clips == 1:
+        return np.array([room // 2])
+    return np.round(np.arange(clips) * (room / (clips - 1))).astype(np.int64)
+
+
+def _pyslowfast(starts: np.ndarray, num_frames: int, config: SamplingConfig) -> np.ndarray:
+    """T frames from the first to the last of W frames at each start, as PySlowFast has them.
+
+    Starts need not be whole. The step is (W - 1) / (T - 1), thus 9 and not 8 for 8 frames of 64.
+    Rounded as torch.linspace rounds in float32: once, and from both ends to the middle.
+    """
+    T, t = config.frames, np.arange(config.frames)
+    first = starts[:, None].astype(np.float32)
+    last = (starts[:, None] + (config.span - 1)).astype(np.float32)
+    step = ((last - first) / np.float32(max(1, T - 1))).astype(np.float64)
+    frames = np.where(t < max(1, T // 2), first + step * t, last - step * (T - 1 - t))
+    return np.clip(frames.astype(np.float32), 0, num_frames - 1).astype(np.int64)
 
 
 def _release_train_starts(num_frames: int, config: SamplingConfig, x: np.ndarray) -> np.ndarray:

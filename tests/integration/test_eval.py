@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from dsanet.engine import UsageError
+from dsanet.engine.checkpoint import find_checkpoint
 from dsanet.engine.config import TrainConfig
 from dsanet.engine.evaluation.config import EvalConfig, out_folder, parse_eval
+from dsanet.engine.evaluation.evaluate import evaluate as evaluate_split
 from dsanet.engine.evaluation.evaluate import run_evaluation
+from dsanet.engine.evaluation.intervals import wilson
+from dsanet.engine.evaluation.score_file import load_scores
+from dsanet.engine.evaluation.trained_network import load_trained
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
 from dsanet.engine.setup import open_splits
-from pipelines import LoaderConfig
+from pipelines import EvalLoader, LoaderConfig
 from shards import open_split
-from tests.integration.scripts import eval_here, run_script
+from tests.integration.scripts import eval_here, records, run_script
 
 
 def evaluate(shards: Path, run: Path, out: Path, *more: object, processes: int = 1) -> Path:
@@ -180,3 +188,80 @@ def test_a_checkpoint_with_other_classes_is_refused(
     manifest.write_text(json.dumps(content))
     assert eval_here("--data", tmp_path / "shards", "--checkpoint", trained) == 2
     assert "sideways" in capfd.readouterr().err
+
+
+def inputs_of(views: torch.Tensor, segments: int) -> list[torch.Tensor]:
+    """The inputs (1, U, T, H, W, 3) of one video's views (crops, K, T, H, W, 3), one by one."""
+    passes = views.shape[1] // segments
+    return [crop[g::passes][None] for crop in views for g in range(passes)]
+
+
+def test_accuracies_of_clips_and_classes_against_a_loop(
+    one_process: Path, small_shards: Path, trained: Path
+) -> None:
+    network, split = (
+        load_trained(find_checkpoint(trained, "last", print)),
+        open_split(small_shards, "val"),
+    )
+    loader = EvalLoader(
+        split, network.sampling, LoaderConfig(threads=1), batch_size=1, clips=8, crops=3,
+        crop_size=32, resize_short=32,
+    )  # fmt: skip
+    hits, right = [], []
+    with torch.inference_mode():
+        for batch in loader:
+            logits = [network.model(views)[0] for views in inputs_of(batch.clips[0], 2)]
+            label = int(batch.labels[0])
+            hits += [int(row.argmax()) == label for row in logits]
+            right.append((label, int(torch.stack(logits).mean(0).argmax()) == label))
+    loader.close()
+    metrics = json.loads((one_process / "metrics.json").read_text())
+    assert len(hits) == 8 * 12 == 8 * metrics["inputs"]
+    assert metrics["clip_top1"] == pytest.approx(sum(hits) / len(hits))
+    with (one_process / "classes.csv").open() as file:
+        for row in csv.DictReader(file):
+            of_class = [hit for label, hit in right if label == int(row["label"])]
+            assert float(row["top1"]) == pytest.approx(sum(of_class) / len(of_class))
+
+
+def test_one_view_is_the_validation_of_training(
+    small_shards: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--data", small_shards, "--checkpoint", trained, "--out", tmp_path)
+    assert eval_here(*words, "--protocol", "one-view") == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    validation = records(trained, "val")[-1]
+    for name in ("top1", "top5", "map"):
+        assert metrics[name] == validation[name]
+    assert metrics["clip_top1"] == metrics["top1"]
+    assert metrics["protocol"]["name"] == "one-view"
+    out = capfd.readouterr().out
+    assert "protocol: one-view: 2 clips x 1 crop of 32 pixels, centred, 1 input" in out
+    low, high = wilson(round(8 * metrics["top1"]), 8)
+    assert f"95 % interval: top1 {100 * low:.2f} to {100 * high:.2f}" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "clips", "inputs"), [("slowfast-10x3", 10, 15), ("sthv1-2x", 4, 6)]
+)
+def test_a_preset_is_stored_with_its_scores(
+    name: str, clips: int, inputs: int, small_shards: Path, trained: Path, tmp_path: Path
+) -> None:
+    words = ("--data", small_shards, "--checkpoint", trained, "--out", tmp_path)
+    assert eval_here(*words, "--protocol", name) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    stored = load_scores(tmp_path)
+    assert metrics["protocol"] == stored.protocol
+    assert (stored.protocol["name"], stored.protocol["clips"]) == (name, clips)
+    assert stored.ranks.shape == (8, inputs)
+    assert [key.decode() for key in stored.keys] == [
+        open_split(small_shards, "val").key(i) for i in range(8)
+    ]
+
+
+def test_a_split_without_videos_is_refused(small_shards: Path, trained: Path) -> None:
+    network = load_trained(find_checkpoint(trained, "last", print))
+    empty = open_split(small_shards, "val").part(np.arange(0))
+    config = EvalConfig(data=str(small_shards), checkpoint=str(trained))
+    with pytest.raises(UsageError, match=r"val: the split has no videos to evaluate"):
+        evaluate_split(config, network, empty, World(), Console(enabled=False))

@@ -124,15 +124,15 @@ def test_a_stream_is_decoded_again_but_not_scored_twice(
 ) -> None:
     words = command(small_shards, trained, tmp_path / "out", "--loader.reader", "webdataset")
     scored: list[int] = []
-    call = Scorer.__call__
+    inputs = Scorer.inputs
 
-    def spy(self: Scorer, clips: torch.Tensor) -> np.ndarray:
+    def spy(self: Scorer, clips: torch.Tensor) -> torch.Tensor:
         scored.append(len(clips))
         if len(scored) == 8:
             raise KeyboardInterrupt
-        return call(self, clips)
+        return inputs(self, clips)
 
-    monkeypatch.setattr(Scorer, "__call__", spy)
+    monkeypatch.setattr(Scorer, "inputs", spy)
     assert eval_here(*words) == 130
     assert eval_here(*words) == 0
     # Seven were saved. The first batch is always scored, which gives the number of classes.

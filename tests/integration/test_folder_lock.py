@@ -150,4 +150,5 @@ def test_an_evaluation_locks_its_folder(
     assert not (out / "metrics.json").exists()
     (out / "lock").unlink()
     assert eval_here(*words, "--crops", 1) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "scores.npz"]
+    names = ["classes.csv", "confusion.csv", "metrics.json", "scores.npz"]
+    assert sorted(path.name for path in out.iterdir()) == names

@@ -12,6 +12,7 @@ from dsanet.engine.command_line import build_parser, parse_dataclass
 from dsanet.engine.config import check_not_empty
 from dsanet.engine.errors import UsageError
 from dsanet.engine.evaluation.accuracy import Average
+from dsanet.engine.evaluation.protocol import PRESETS, Crops, Placement, ProtocolName, Wanted
 from dsanet.errors import check_choices, require
 from pipelines import LoaderConfig
 
@@ -24,12 +25,19 @@ class EvalConfig:
         data: folder of the shard set, or its address (https://, s3://, ...).
         checkpoint: run folder, or one of its .pt files.
         split: split to evaluate.
-        clips: clips per video, evenly spaced; a multiple of U for a network that mixes U snippets.
+        protocol: settings by name, each of which the next four keys override: `paper` (8 clips x 3
+            crops), `slowfast-10x3` (PySlowFast's views, probabilities averaged), `one-view` (the
+            input of validation), `sthv1-2x` (two passes x 3 crops, as TSM tests on
+            Something-Something).
+        clips: clips per video; a multiple of U for a network that mixes U snippets.
         crops: crops per clip: 1 (centre) or 3 (start, middle and end of the longer side).
-        out: folder to write metrics.json and scores.npz to; null: RUN/eval-SPLIT-CLIPSxCROPS, with
-            -best at its end for `which: best`.
-        which: checkpoint of a run folder: the `last` one or the `best` on validation.
+        placement: where the clips lie in time: as the `training` mode spreads test clips, as
+            another mode of `sampling.mode` does, in two passes at the centres and the starts of
+            the segments (`twice`), or as the U centred snippets of validation (`centre`).
         average: what is averaged over views: `logits`, as in the authors' code, or `softmax`.
+        out: folder for the scores; null: RUN/eval-SPLIT-CLIPSxCROPS or RUN/eval-SPLIT-PROTOCOL,
+            with -best at its end for `which: best`.
+        which: checkpoint of a run folder: the `last` one or the `best` on validation.
         size: side of a crop in pixels; null: 256 for a network trained at 224, else the training
             size.
         batch: videos per forward pass and process; lower it if GPU memory is short.
@@ -42,11 +50,13 @@ class EvalConfig:
     data: str
     checkpoint: str
     split: str = "val"
-    clips: int = 8
-    crops: Literal[1, 3] = 3
+    protocol: ProtocolName = "paper"
+    clips: int | None = None
+    crops: Crops | None = None
+    placement: Placement | None = None
+    average: Average | None = None
     out: str | None = None
     which: Literal["last", "best"] = "last"
-    average: Average = "logits"
     size: int | None = None
     batch: int = 4
     device: str = "auto"
@@ -58,12 +68,16 @@ class EvalConfig:
     def __post_init__(self) -> None:
         check_choices(self, "", UsageError)
         check_not_empty(self, "checkpoint")
-        for name in ("clips", "batch"):
+        for name in ("clips", "batch", "size"):
             value = getattr(self, name)
-            require(value >= 1, name, "be at least 1", value, UsageError)
-        minutes, size = self.rendezvous_minutes, self.size
+            require(value is None or value >= 1, name, "be at least 1", value, UsageError)
+        minutes = self.rendezvous_minutes
         require(minutes > 0, "rendezvous_minutes", "be greater than 0", minutes, UsageError)
-        require(size is None or size >= 1, "size", "be at least 1, or null", size, UsageError)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the keys override of the protocol."""
+        return Wanted(self.clips, self.crops, self.placement, self.average, self.size)
 
 
 def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
@@ -74,7 +88,11 @@ def parse_eval(argv: Sequence[str] | None = None) -> EvalConfig:
     Raises:
         UsageError: for an unknown key or a wrong value; the message names the key.
     """
-    parser = build_parser("eval.py", "Evaluate a trained network on a split of a shard set.")
+    parser = build_parser(
+        "eval.py",
+        "Evaluate a trained network on a split of a shard set. `eval.py compare SCORES SCORES ...` "
+        "compares and averages scores that are already there.",
+    )
     config = parse_dataclass(parser, EvalConfig, sys.argv[1:] if argv is None else argv)
     check_not_empty(config, "data")
     return config
@@ -85,7 +103,18 @@ def out_folder(config: EvalConfig) -> Path:
     if config.out:
         return Path(config.out)
     run = Path(config.checkpoint)
-    name = f"eval-{config.split}-{config.clips}x{config.crops}"
+    name = f"eval-{config.split}-{_views(config)}"
     if not run.is_file():
         return run / (name if config.which == "last" else f"{name}-{config.which}")
     return (run.parent.parent if run.parent.name == "checkpoints" else run.parent) / name
+
+
+def _views(config: EvalConfig) -> str:
+    """The last part of the folder's name: 8x3, one-view, slowfast-10x3-12x3, ..."""
+    preset = PRESETS[config.protocol]
+    if config.protocol == "paper":
+        return f"{config.clips or preset.clips}x{config.crops or preset.crops}"
+    if config.clips or config.crops:
+        clips = config.clips or preset.clips or f"{preset.passes}u"
+        return f"{config.protocol}-{clips}x{config.crops or preset.crops}"
+    return config.protocol

@@ -13,9 +13,11 @@ from dsanet.engine import execution
 from dsanet.engine.checkpoint import find_checkpoint, fingerprint
 from dsanet.engine.config import plain
 from dsanet.engine.environment import versions
-from dsanet.engine.errors import EngineError, UsageError
-from dsanet.engine.evaluation.accuracy import compute_metrics
+from dsanet.engine.errors import UsageError
 from dsanet.engine.evaluation.config import EvalConfig, out_folder
+from dsanet.engine.evaluation.protocol import Protocol, resolve, sampling_for
+from dsanet.engine.evaluation.results import score_metrics, write_results
+from dsanet.engine.evaluation.score_file import ScoreFile, score_file
 from dsanet.engine.evaluation.score_log import ScoreLog
 from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, merge_tables, score_batches
 from dsanet.engine.evaluation.trained_network import TrainedNetwork, load_trained
@@ -24,10 +26,8 @@ from dsanet.engine.launch.distributed import World, count_processes
 from dsanet.engine.launch.first_process import on_first_process
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console
-from dsanet.errors import require
 from pipelines import EvalLoader, Rank, open_data
 from shards import Split
-from shards.format.files import write_atomic
 from shards.format.index import check_idx_files
 
 
@@ -45,21 +45,23 @@ def run_evaluation(
         return str(find_checkpoint(Path(config.checkpoint), config.which, console.print))
 
     trained = load_trained(Path(on_first_process(world, choose)))
+    protocol = protocol_of(config, trained)
     processes = count_processes(world.gather_text(world.describe()))
     split = open_data(config.data, config.split, config.loader)
     console.print(
         f"{trained.name} of {trained.source}, {len(split)} videos of {split.name}, "
-        f"{config.clips} clips x {config.crops} crops of {crop_size(trained, config)}, "
+        f"protocol {protocol.describe()}, "
         f"{execution.pick_precision(config.precision, world.device)} on {processes}"
     )
     out = out_folder(config)
     with locked(out, world, console.print) as lock:
-        score_log = ScoreLog(out, len(trained.classes), world, signals)
+        score_log = ScoreLog(out, len(trained.classes), protocol.inputs, world, signals)
         table = evaluate(config, trained, split, world, console, score_log)
-        metrics = summarise(config, trained, split, table)
+        scores = score_file(table, split, _protocol(config, trained, split))
+        metrics = summarise(trained, table, scores)
         if lock is not None:
             lock.check()
-            write_scores(out, table, metrics)
+            write_results(out, scores, metrics)
             score_log.remove()
     # A launcher ends all processes once one of them has exited with a code that is not zero.
     world.barrier()
@@ -82,8 +84,7 @@ def evaluate(
         UsageError: for another number of clips, or other classes, than the network can take.
         Interrupted: after a signal; the scores so far are in the log.
     """
-    _check_classes(trained, split)
-    _check_clips(trained, config)
+    _check_split(trained, split)
     ids = np.arange(len(split))  # of the loader's videos; -1 for those already scored
     earlier = None
     if score_log is not None:
@@ -132,7 +133,9 @@ def _score(
     return tables
 
 
-def _check_classes(trained: TrainedNetwork, split: Split) -> None:
+def _check_split(trained: TrainedNetwork, split: Split) -> None:
+    if not len(split):
+        raise UsageError(f"{split.root / split.name}: the split has no videos to evaluate")
     if tuple(split.classes) != trained.classes:
         raise UsageError(
             f"{trained.source} was trained on {len(trained.classes)} classes "
@@ -142,47 +145,51 @@ def _check_classes(trained: TrainedNetwork, split: Split) -> None:
         )
 
 
-def _check_clips(trained: TrainedNetwork, config: EvalConfig) -> None:
-    segments = getattr(trained.model, "segments", None) or 1
-    must = f"be a multiple of the {segments} snippets that {trained.name} mixes"
-    require(config.clips % segments == 0, "clips", must, config.clips, UsageError)
+def protocol_of(config: EvalConfig, trained: TrainedNetwork) -> Protocol:
+    """The test protocol that the settings mean for a network.
 
-
-def crop_size(trained: TrainedNetwork, config: EvalConfig) -> int:
-    """Side of the test crops in pixels: 256 where training had 224, as in the paper."""
-    return config.size or (256 if trained.size == 224 else trained.size)
+    Raises:
+        UsageError: for views that the network cannot take.
+    """
+    return resolve(
+        config.protocol,
+        config.wanted,
+        network=trained.name,
+        segments=getattr(trained.model, "segments", None),
+        sampling=trained.sampling,
+        train_size=trained.size,
+    )
 
 
 def _scorer(config: EvalConfig, trained: TrainedNetwork, world: World, console: Console) -> Scorer:
     precision = execution.pick_precision(config.precision, world.device)
     model = trained.model.to(world.device)
     network = execution.compiled(model, config.compile, world.device, console.print)
-    segments = getattr(model, "segments", None)
-    return Scorer(network, segments, precision, world.device, config.average)
+    protocol = protocol_of(config, trained)
+    return Scorer(network, protocol.segments, precision, world.device, protocol.average)
 
 
 def _loader(config: EvalConfig, trained: TrainedNetwork, split: Split, world: World) -> EvalLoader:
+    protocol = protocol_of(config, trained)
     return EvalLoader(
         split,
-        trained.sampling,
+        sampling_for(protocol, trained.sampling),
         config.loader,
         batch_size=config.batch,
-        clips=config.clips,
-        crops=config.crops,
-        crop_size=crop_size(trained, config),
-        resize_short=crop_size(trained, config),  # crops as high as the frame
+        clips=None if protocol.placement == "centre" else protocol.clips,
+        crops=protocol.crops,
+        twice=protocol.placement == "twice",
+        crop_size=protocol.size,
+        resize_short=protocol.short_side,
         rank=Rank(world.rank, world.size, str(world.device)),
     )
 
 
 def _protocol(config: EvalConfig, trained: TrainedNetwork, split: Split) -> dict[str, Any]:
+    protocol = protocol_of(config, trained)
     return {
-        "clips": config.clips,
-        "crops": config.crops,
-        "size": crop_size(trained, config),
-        "average": config.average,
-        "segments": getattr(trained.model, "segments", None),
-        "sampling": plain(trained.sampling),
+        **protocol.record(),
+        "sampling": plain(sampling_for(protocol, trained.sampling)),
         "split": split.name,
         "videos_in_split": len(split),
     }
@@ -205,36 +212,21 @@ def _settings(
     }
 
 
-def summarise(
-    config: EvalConfig, trained: TrainedNetwork, split: Split, table: ScoreTable
-) -> dict[str, Any]:
+def summarise(trained: TrainedNetwork, table: ScoreTable, scores: ScoreFile) -> dict[str, Any]:
     """Content of metrics.json: the metrics, and the protocol they were measured with."""
-    missing = {split.key(video): reason for video, reason in table.missing.items()}
+    protocol = scores.protocol
+    missing = dict(
+        zip([key.decode() for key in scores.missing], table.missing.values(), strict=True)
+    )
     return {
-        **compute_metrics(table.scores, table.relevant(split), config.average),
-        "views": config.clips * config.crops,
+        **score_metrics(scores),
+        "views": protocol["clips"] * protocol["crops"],
+        "inputs": scores.ranks.shape[1],
         "missing": list(missing),
         "missing_reasons": missing,
-        "protocol": _protocol(config, trained, split),
+        "protocol": protocol,
         "model": trained.name,
         "checkpoint": str(trained.source),
         "trained_videos": trained.samples,
         "versions": versions(),
     }
-
-
-def write_scores(out: Path, table: ScoreTable, metrics: dict[str, Any]) -> None:
-    """Write scores.npz (ids, labels, scores) and metrics.json into `out`.
-
-    Raises:
-        EngineError: when the folder can't be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        np.savez(out / "scores.npz", ids=table.ids, labels=table.labels, scores=table.scores)
-        write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
-    except OSError as error:
-        raise EngineError(
-            f"{out}: cannot write the scores: {error.strerror}; free some space, or give another "
-            "--out"
-        ) from error

@@ -32,16 +32,17 @@ class ScoreLog:
 
     Two evaluations must not write to the same folder at the same time.
 
-    out: folder of the evaluation. classes: length of a row of scores.
+    out: folder of the evaluation. classes: length of a row of scores. inputs: V, the length of a
+    row of ranks.
     """
 
     def __init__(
-        self, out: Path, classes: int, world: World, signals: Signals | None = None
+        self, out: Path, classes: int, inputs: int, world: World, signals: Signals | None = None
     ) -> None:
         self.folder = out / FOLDER
         self.world = world
         self.signals = signals or Signals()
-        self.dtype = _record_dtype(classes)
+        self.dtype = _record_dtype(classes, inputs)
         self.file = self.folder / f"scores-{world.rank:05d}.bin"
 
     def open(self, settings: dict[str, Any], report: Callable[[str], None]) -> ScoreTable:
@@ -59,7 +60,7 @@ class ScoreLog:
             self._truncate_to_whole_records()
         _, first = np.unique(records["id"], return_index=True)
         unique = records[first]
-        return ScoreTable(unique["id"], unique["label"], unique["scores"])
+        return ScoreTable(unique["id"], unique["label"], unique["scores"], unique["ranks"])
 
     def append(self, table: ScoreTable) -> None:
         """Append the scores of a batch, without its rows of id -1.
@@ -70,7 +71,7 @@ class ScoreLog:
         valid = table.ids >= 0
         records = np.zeros(int(valid.sum()), self.dtype)
         records["id"], records["label"] = table.ids[valid], table.labels[valid]
-        records["scores"] = table.scores[valid]
+        records["scores"], records["ranks"] = table.scores[valid], table.ranks[valid]
         records["crc"] = _checksums(records)
         with self._named_errors(), self.file.open("ab", buffering=0) as file:
             file.write(records.tobytes())
@@ -159,9 +160,9 @@ def first_difference(earlier: Any, current: Any, name: str = "") -> str | None:
     return first_difference(earlier.get(key), current.get(key), inner)
 
 
-def _record_dtype(classes: int) -> np.dtype:
-    fields = [("id", "<i8"), ("label", "<i8"), ("scores", "<f4", (classes,)), ("crc", "<u4")]
-    return np.dtype(fields)
+def _record_dtype(classes: int, inputs: int) -> np.dtype:
+    arrays = [("scores", "<f4", (classes,)), ("ranks", "<i4", (inputs,))]
+    return np.dtype([("id", "<i8"), ("label", "<i8"), *arrays, ("crc", "<u4")])
 
 
 def _checksums(records: np.ndarray) -> np.ndarray:

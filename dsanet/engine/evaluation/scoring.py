@@ -56,16 +56,31 @@ class Scorer:
     device: torch.device
     average: Average = "logits"
 
-    @torch.inference_mode()
     def __call__(self, clips: Tensor) -> np.ndarray:
         """float32 scores (B, classes) of clips (B, U, ...) or views (B, crops, clips, ...)."""
+        return self.inputs(clips).mean(1).cpu().numpy()
+
+    @torch.inference_mode()
+    def inputs(self, clips: Tensor) -> Tensor:
+        """float32 scores (B, V, classes) of each of the V inputs of clips or views."""
         views = group_views(clips, self.segments) if clips.ndim == 7 else clips.unsqueeze(1)
         with execution.autocast(self.precision, self.device):
             logits = self.network(views.flatten(0, 1)).float()
         logits = logits.unflatten(0, views.shape[:2])
         if self.average == "softmax":
             logits = logits.softmax(-1)
-        return logits.mean(1).cpu().numpy()
+        return logits
+
+
+def label_ranks(scores: Tensor, relevant: Tensor) -> Tensor:
+    """Places int32 (B, V) of the best label of each video among the classes, for each input.
+
+    scores (B, V, classes), relevant (B, classes) bool. 1 is the highest score. Ties count against
+    the label, as in `top_k`. 0 where there is no label, or a score is not a number.
+    """
+    best = scores.masked_fill(~relevant[:, None].to(scores.device), -torch.inf).amax(-1, True)
+    places = (scores >= best).sum(-1, dtype=torch.int32)
+    return places * (best[..., 0] > -torch.inf) * (~scores.isnan().any(-1))
 
 
 @dataclass(frozen=True)
@@ -73,20 +88,32 @@ class ScoreTable:
     """Scores of videos: ids int64 (N,), labels int64 (N,), scores float32 (N, classes).
 
     The result of an evaluation is sorted by id and has each video once. In the table of a batch an
-    id of -1 marks a row to ignore. missing: id -> reason of each video that could not be read.
+    id of -1 marks a row to ignore. ranks, int32 (N, V): for each input of a video the place of its
+    best label among the classes, see `label_ranks`. missing: id -> reason of each video that could
+    not be read.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
+    ranks: np.ndarray
     missing: dict[int, str] = field(default_factory=dict)
 
     def relevant(self, split: Split) -> np.ndarray:
         """All labels of the table's videos in the split, as bool (N, classes)."""
-        relevant = one_hot(self.labels, self.scores.shape[1])
-        for row in np.flatnonzero(split.samples["num_labels"][self.ids] > 1):
-            relevant[row, list(split.labels(int(self.ids[row])))] = True
-        return relevant
+        return relevant_classes(self.ids, self.labels, split, self.scores.shape[1])
+
+
+def relevant_classes(ids: np.ndarray, labels: np.ndarray, split: Split, classes: int) -> np.ndarray:
+    """All labels of samples `ids` (N,) of a split, as bool (N, classes).
+
+    labels: the first label of each, -1 for none. A row of id -1 has its first label alone.
+    """
+    relevant = one_hot(labels, classes)
+    several = split.samples["num_labels"][np.maximum(ids, 0)] > 1
+    for row in np.flatnonzero(several & (ids >= 0)):
+        relevant[row, list(split.labels(int(ids[row])))] = True
+    return relevant
 
 
 def score_batches(
@@ -96,16 +123,21 @@ def score_batches(
 
     ids: id of each video of the loader, -1 for videos that need no scores.
     """
-    classes = 0
+    shape: tuple[int, ...] = ()  # V, classes
     for batch in loader:
         batch_ids = np.where(batch.valid, ids[batch.ids], -1)
-        if not classes or (batch_ids >= 0).any():
-            scores = scorer(batch.clips)
-            classes = scores.shape[1]
+        labels, rows = batch.labels.numpy(), len(batch_ids)
+        if not shape or (batch_ids >= 0).any():
+            inputs = scorer.inputs(batch.clips)
+            shape = tuple(inputs.shape[1:])
+            relevant = relevant_classes(batch.ids, labels, loader.split, shape[1])
+            ranks = label_ranks(inputs, torch.from_numpy(relevant)).cpu().numpy()
+            scores = inputs.mean(1).cpu().numpy()
         else:
-            scores = np.zeros((len(batch_ids), classes), np.float32)
+            scores = np.zeros((rows, shape[1]), np.float32)
+            ranks = np.zeros((rows, shape[0]), np.int32)
         missing = {int(ids[v]): reason for v, _, reason in batch.replaced if ids[v] >= 0}
-        yield ScoreTable(batch_ids, batch.labels.numpy(), scores, missing)
+        yield ScoreTable(batch_ids, labels, scores, ranks, missing)
         console.advance(len(batch.ids) * world.size)
 
 
@@ -123,18 +155,17 @@ def merge_tables(
     batches: tables of this process; every process must have equally many rows in all.
     earlier: scores from an earlier start, the same on every process.
     """
-    columns = ("ids", "labels", "scores")
+    names = ("ids", "labels", "scores", "ranks")
     tables = [earlier] if earlier else []
     if batches:
-        ids, labels, scores = (
-            _gather(world, [getattr(b, name) for b in batches]) for name in columns
-        )
-        tables.append(ScoreTable(ids, labels, scores, _gather_missing(world, batches)))
-    ids, labels, scores = (np.concatenate([getattr(t, name) for t in tables]) for name in columns)
+        gathered = {name: _gather(world, [getattr(b, name) for b in batches]) for name in names}
+        tables.append(ScoreTable(**gathered, missing=_gather_missing(world, batches)))
+    columns = {name: np.concatenate([getattr(t, name) for t in tables]) for name in names}
     # Of a video that two processes scored, the first row counts.
-    unique, first = np.unique(ids, return_index=True)
+    unique, first = np.unique(columns["ids"], return_index=True)
     first = first[unique >= 0]
-    return ScoreTable(ids[first], labels[first], scores[first], tables[-1].missing)
+    kept = {name: column[first] for name, column in columns.items()}
+    return ScoreTable(**kept, missing=tables[-1].missing)
 
 
 def _gather_missing(world: World, batches: list[ScoreTable]) -> dict[int, str]:

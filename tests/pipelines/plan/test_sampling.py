@@ -8,7 +8,7 @@ import pytest
 from pipelines import LoaderUsageError, SamplingConfig
 from pipelines.plan import sampling as s
 
-MODES = ("segments", "release", "dense", "uniform", "spread")
+MODES = ("segments", "release", "dense", "uniform", "spread", "mmaction2", "pyslowfast")
 HALF = np.full(64, 0.5)
 
 

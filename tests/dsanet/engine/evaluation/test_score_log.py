@@ -20,7 +20,8 @@ SETTINGS: dict[str, Any] = {"checkpoint": "abc", "protocol": {"clips": 8, "crops
 def table(ids: list[int]) -> ScoreTable:
     scores = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
     ids_ = np.array(ids)
-    return ScoreTable(ids_, ids_ % 7, scores[ids_])
+    ranks = np.random.default_rng(1).integers(1, 4, (100, 2)).astype(np.int32)
+    return ScoreTable(ids_, ids_ % 7, scores[ids_], ranks[ids_])
 
 
 class Rank(World):
@@ -41,7 +42,7 @@ def open_log(
     out: Path, settings: dict[str, Any] = SETTINGS
 ) -> tuple[ScoreLog, ScoreTable, list[str]]:
     lines: list[str] = []
-    log = ScoreLog(out, 3, World())
+    log = ScoreLog(out, 3, 2, World())
     return log, log.open(settings, lines.append), lines
 
 
@@ -50,6 +51,7 @@ def assert_same(table: ScoreTable, expected: ScoreTable) -> None:
     np.testing.assert_array_equal(table.ids, expected.ids[order])
     np.testing.assert_array_equal(table.labels, expected.labels[order])
     np.testing.assert_array_equal(table.scores, expected.scores[order])
+    np.testing.assert_array_equal(table.ranks, expected.ranks[order])
 
 
 def test_scores_are_read_back_without_padding(tmp_path: Path) -> None:
@@ -64,13 +66,13 @@ def test_scores_are_read_back_without_padding(tmp_path: Path) -> None:
 
 def test_scores_are_read_back_on_another_number_of_processes(tmp_path: Path) -> None:
     for rank in range(3):
-        log = ScoreLog(tmp_path, 3, Rank(rank, 3))
+        log = ScoreLog(tmp_path, 3, 2, Rank(rank, 3))
         log.open(SETTINGS, print)
         log.append(table([10 + rank, 20 + rank]))
     ids = [10, 11, 12, 20, 21, 22]
     assert_same(open_log(tmp_path)[1], table(ids))
     # All processes take what rank 0 has read, also where they see other files.
-    first, second = (ScoreLog(tmp_path, 3, Rank(rank, 2)) for rank in (0, 1))
+    first, second = (ScoreLog(tmp_path, 3, 2, Rank(rank, 2)) for rank in (0, 1))
     first.open(SETTINGS, print)
     (tmp_path / "partial" / "scores-00002.bin").unlink()
     assert_same(second.open(SETTINGS, print), table(ids))
@@ -88,7 +90,7 @@ def test_a_truncated_record_is_ignored(cut: int, tmp_path: Path) -> None:
     assert_same(open_log(tmp_path)[1], table([1, 2, 3, 4]))
 
 
-@pytest.mark.parametrize("byte", range(0, 32, 5))
+@pytest.mark.parametrize("byte", range(0, 40, 5))
 def test_a_damaged_record_is_ignored(byte: int, tmp_path: Path) -> None:
     log, *_ = open_log(tmp_path)
     log.append(table([1, 2]))
@@ -155,7 +157,7 @@ def test_a_difference_is_named_by_its_key() -> None:
 
 def test_a_signal_ends_the_evaluation_on_all_processes(tmp_path: Path) -> None:
     signals = Signals()
-    log = ScoreLog(tmp_path, 3, World(), signals)
+    log = ScoreLog(tmp_path, 3, 2, World(), signals)
     log.open(SETTINGS, print)
     log.append(table([1]))
     assert not log.stop_requested

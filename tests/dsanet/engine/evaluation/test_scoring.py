@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from dsanet.engine import UsageError
-from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, group_views, merge_tables
+from dsanet.engine.evaluation.scoring import (
+    Scorer,
+    ScoreTable,
+    group_views,
+    label_ranks,
+    merge_tables,
+)
 from dsanet.engine.launch.distributed import World
 
 
@@ -83,8 +90,31 @@ def test_scores_depend_on_the_order_of_snippets_but_not_of_crops_and_passes() ->
 def test_merging_drops_padding_and_duplicates() -> None:
     ids = np.array([2, 0, -1, 1, 2])
     scores = np.arange(5, dtype=np.float32)[:, None]
-    rows = ScoreTable(ids, np.array([7, 5, 9, 6, 7]), scores)
+    rows = ScoreTable(ids, np.array([7, 5, 9, 6, 7]), scores, np.arange(5)[:, None])
     table = merge_tables(World(), [rows])
     assert table.ids.tolist() == [0, 1, 2]
     assert table.labels.tolist() == [5, 6, 7]
     assert table.scores[:, 0].tolist() == [1, 3, 0]
+    assert table.ranks[:, 0].tolist() == [1, 3, 0]
+
+
+def slow_rank(scores: list[float], labels: list[int]) -> int:
+    """The place of the best label; among equal scores it comes last."""
+    if not labels or any(math.isnan(score) for score in scores):
+        return 0
+    best = max(scores[label] for label in labels)
+    return sum(score >= best for score in scores)
+
+
+def test_ranks_against_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 5, (20, 3, 7)).astype(np.float32)
+    scores[3, 1, 2] = np.nan
+    relevant = rng.random((20, 7)) < 0.2
+    ranks = label_ranks(torch.from_numpy(scores), torch.from_numpy(relevant))
+    expected = [
+        [slow_rank(row.tolist(), np.flatnonzero(labels).tolist()) for row in video]
+        for video, labels in zip(scores, relevant, strict=True)
+    ]
+    assert ranks.tolist() == expected
+    assert 0 in relevant.sum(1)
