@@ -6,6 +6,7 @@ import argparse
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,27 +70,40 @@ def run(args: argparse.Namespace, report: Report) -> None:
         report.add(
             case="setting", data=describe(data), batch=batch, size=size, network_threads=threads
         )
-        stream = iter(loader)
-        first = next(stream)
-        clips = first.clips.clone()
-        seconds: dict[str, list[float]] = {"network alone": [], "from shards": []}
-        scorer(clips)
-        for _ in range(args.blocks):
-            start = time.perf_counter()
-            for _ in range(batches):
-                scorer(clips)  # returns scores on the CPU, so it waits for the device
-            seconds["network alone"].append((time.perf_counter() - start) / batches)
-            next(stream)  # loaded while the network alone was timed
-            start = time.perf_counter()
-            for _ in range(batches):
-                scorer(next(stream).clips)
-            seconds["from shards"].append((time.perf_counter() - start) / batches)
-        loader.close()
-    views = args.clips * args.crops
+        try:
+            compare(scorer, loader, args, batches, report)
+        finally:
+            loader.close()
+
+
+def compare(
+    scorer: Scorer, loader: EvalLoader, args: argparse.Namespace, batches: int, report: Report
+) -> None:
+    """Time the network alone and with the loader in alternating blocks; rows after each pair."""
+    stream = iter(loader)
+    clips = next(stream).clips.clone()
+    seconds: dict[str, list[float]] = {"network alone": [], "from shards": []}
+    first = len(report.rows)
+    scorer(clips)
+    for _ in range(args.blocks):
+        start = time.perf_counter()
+        for _ in range(batches):
+            scorer(clips)  # returns scores on the CPU, so it waits for the device
+        seconds["network alone"].append((time.perf_counter() - start) / batches)
+        next(stream)  # loaded while the network alone was timed
+        start = time.perf_counter()
+        for _ in range(batches):
+            scorer(next(stream).clips)
+        seconds["from shards"].append((time.perf_counter() - start) / batches)
+        report.replace(rows(seconds, loader.batch_size, args.clips * args.crops), first)
+
+
+def rows(seconds: dict[str, list[float]], batch: int, views: int) -> list[dict[str, Any]]:
+    """The speed of each contestant, and the ratio of the two; seconds: a batch, of each block."""
+    found: list[dict[str, Any]] = []
     for name, values in seconds.items():
-        median = statistics.median(values)
-        report.add(
-            case=name, videos_per_second=batch / median, views_per_second=views * batch / median
-        )
+        rate = batch / statistics.median(values)
+        found.append({"case": name, "videos_per_second": rate, "views_per_second": views * rate})
     pairs = zip(seconds["network alone"], seconds["from shards"], strict=True)
-    report.add(case="shards / network", ratio=statistics.median(a / b for a, b in pairs))
+    ratio = statistics.median(a / b for a, b in pairs)
+    return [*found, {"case": "shards / network", "ratio": ratio}]

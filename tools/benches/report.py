@@ -76,9 +76,9 @@ class Report:
         self._print(row)
         self.write()
 
-    def replace(self, rows: list[dict[str, Any]]) -> None:
-        """Record and print new values for all rows."""
-        self.rows = rows
+    def replace(self, rows: list[dict[str, Any]], first: int = 0) -> None:
+        """Record and print new values for all rows from number `first` on."""
+        self.rows[first:] = rows
         for row in rows:
             self._print(row)
         self.write()
@@ -107,6 +107,27 @@ class Report:
             for row in rows:
                 table.add_row(*(_cell(row[name]) for name in names))
             self.console.print(table)
+
+
+@dataclass
+class Labelled:
+    """A report whose rows all get these labels, for a benchmark that is run several times."""
+
+    report: Report
+    labels: dict[str, Any]
+
+    def add(self, **row: Any) -> None:
+        """See `Report.add`."""
+        self.report.add(**self.labels, **row)
+
+    def replace(self, rows: list[dict[str, Any]], first: int = 0) -> None:
+        """See `Report.replace`."""
+        self.report.replace([self.labels | row for row in rows], first)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Those of the report."""
+        return self.report.rows
 
 
 def _cell(value: Any) -> str:

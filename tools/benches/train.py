@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benches.report import Report
+from benches.report import Labelled, Report
 from benches.shard_sets import describe, repeat_split, shard_set
 from benches.timing import halves_of_cores
 from benches.videos import kind_of_videos
@@ -133,34 +133,48 @@ def wait_for(trainer: Trainer) -> None:
     trainer.meter.restart()
 
 
-def compare(training: Training, args: argparse.Namespace, steps: int, report: Report) -> None:
-    """Time both contestants in alternating blocks; the ratio is taken block by block."""
-    trainer = Trainer(training)
-    training.state.model.train()
-    contestants = {"synthetic": synthetic(training), "shards": on_other_cores(training)}
+def compare(
+    trainer: Trainer,
+    contestants: dict[str, Iterator[Batch]],
+    blocks: int,
+    steps: int,
+    report: Report | Labelled,
+) -> None:
+    """Time both contestants in alternating blocks; the ratio is taken block by block.
+
+    The rows are written after each pair of blocks.
+    """
     for batches in contestants.values():
         run_block(trainer, batches, 1)  # compilation, algorithms, caches
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    waits = Times()
-    for _ in range(args.blocks):
+    waits, first, videos = Times(), len(report.rows), trainer.layout.videos
+    for _ in range(blocks):
         for name, batches in contestants.items():
             seconds[name].append(run_block(trainer, batches, steps))
             if name == "shards":
                 waits.add(trainer.epoch_times)
-    videos = training.state.layout.videos
+        report.replace(rows(seconds, videos, waits), first)
+
+
+def rows(seconds: dict[str, list[float]], videos: int, waits: Times) -> list[dict[str, Any]]:
+    """The speed of each contestant, and the ratio of the two; seconds: a step, of each block."""
+    found: list[dict[str, Any]] = []
     for name, values in seconds.items():
         median = statistics.median(values)
-        report.add(case=name, ms_per_step=1000 * median, videos_per_second=videos / median)
+        found.append(
+            {"case": name, "ms_per_step": 1000 * median, "videos_per_second": videos / median}
+        )
     pairs = zip(seconds["synthetic"], seconds["shards"], strict=True)
     ratios = sorted(without / with_data for without, with_data in pairs)
-    report.add(
-        case="shards / synthetic",
-        ratio=statistics.median(ratios),
-        lowest=ratios[0],
-        highest=ratios[-1],
-        wait_share=waits.share,
-        verdict=waits.verdict(),
-    )
+    found.append({
+        "case": "shards / synthetic",
+        "ratio": statistics.median(ratios),
+        "lowest": ratios[0],
+        "highest": ratios[-1],
+        "wait_share": waits.share,
+        "verdict": waits.verdict(),
+    })  # fmt: skip
+    return found
 
 
 def first_step(words: list[str], cache: Path) -> float:
@@ -195,7 +209,9 @@ def run(args: argparse.Namespace, report: Report) -> None:
             facts["network_threads"] = torch.get_num_threads()
         report.add(**facts, model=training.config.model, batch=training.state.layout.videos)
         try:
-            compare(training, args, steps, report)
+            training.state.model.train()
+            contestants = {"synthetic": synthetic(training), "shards": on_other_cores(training)}
+            compare(Trainer(training), contestants, args.blocks, steps, report)
         finally:
             training.close()
         for number, name in enumerate(("cold", "warm") if args.start else ()):
