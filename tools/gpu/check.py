@@ -133,7 +133,7 @@ def failures(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 def read(path: Path) -> dict[str, Any]:
     """Contents of a JSON file; empty where there is none."""
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 

@@ -80,7 +80,7 @@ def _libraries(job: Job) -> None:
     images = jpegs([(64, 80), (50, 70)])
     boxes = np.array([[[0, 0, 64, 80]], [[0, 0, 50, 70]]], np.float32)
     decode_jpegs(images, boxes, 32, job.device)
-    loaded = mapped_libraries(Path("/proc/self/maps").read_text())
+    loaded = mapped_libraries(Path("/proc/self/maps").read_text(encoding="utf-8"))
     for path in loaded:
         job.report.add(what="loaded library", value=path)
     if job.needs_gpu("JPEGs are decoded by nvJPEG"):

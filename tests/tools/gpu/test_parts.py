@@ -189,7 +189,7 @@ def test_counts_and_messages_of_junit_files(tmp_path: Path) -> None:
         "def test_d(): pytest.skip('later')\n"
     )
     result = tmp_path / "junit.xml"
-    pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:terminal", "-c", "/dev/null",
+    pytest.main(["-p", "no:cacheprovider", "-p", "no:terminal", "-c", "/dev/null",
                  "--rootdir", str(tmp_path), f"--junitxml={result}", str(tmp_path)])  # fmt: skip
     counts, failures = agreement.read_junit(result)
     assert counts == {"tests": 4, "skipped": 1, "failures": 1, "errors": 1}
