@@ -81,7 +81,7 @@ def test_evaluation_resumes_after_a_signal(
     cluster.run("scancel", "--signal=USR1", job)
     assert cluster.wait(job)["Restarts"] == "1"
     log = (tmp_path / "log").read_text()
-    (scored,) = {int(n) for n in re.findall(r"(\d+) of 96 videos", log)}  # at its second start
+    (scored,) = {int(n) for n in re.findall(r"continuing: (\d+) of 96 videos", log)}
     assert 0 < scored < 96
     assert json.loads((out / "metrics.json").read_text())["videos"] == 96
 
