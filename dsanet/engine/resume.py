@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from dsanet.engine.checkpoint import Report, find_checkpoint
 from dsanet.engine.command_line import load_saved
-from dsanet.engine.config import TrainConfig, plain
+from dsanet.engine.config import TrainConfig, as_text, flatten, plain
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.first_process import on_first_process
@@ -123,25 +122,12 @@ def changed_settings(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     version which wrote the checkpoint did not have.
     """
     places = ("out", "data", "weights", "resume")
-    before, after = dict(_flat(saved)), dict(_flat(now))
+    before, after = dict(flatten(saved)), dict(flatten(now))
     return [
-        f"{key}: {_text(before[key])} -> {_text(value)}"
+        f"{key}: {as_text(before[key])} -> {as_text(value)}"
         for key, value in after.items()
         if key not in places and key in before and before[key] != value
     ]
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings as (key with dots, value)."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value)
 
 
 def pick_checkpoint(training: Training) -> Path | None:
