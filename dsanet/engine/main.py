@@ -13,6 +13,7 @@ import torch.distributed as dist
 from dsanet.engine.batching import describe
 from dsanet.engine.command_line import parse_train
 from dsanet.engine.environment import versions
+from dsanet.engine.evaluation.compare import compare_main
 from dsanet.engine.evaluation.config import out_folder, parse_eval
 from dsanet.engine.evaluation.evaluate import run_evaluation
 from dsanet.engine.folder_lock import locked
@@ -151,7 +152,10 @@ def end_early(training: Training, stop: Stop) -> int:
 
 def eval_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
     """The command eval.py; returns its exit code, 3 when videos are missing."""
-    config = parse_eval(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["compare"]:
+        return compare_main(words[1:])
+    config = parse_eval(words)
     world = connect(config.device, rendezvous_minutes=config.rendezvous_minutes)
     with Console(title=f"evaluating {config.checkpoint}", enabled=world.main) as console:
         try:
