@@ -29,10 +29,13 @@ class UserError(Exception):
     """Something a user can fix; the message says what is wrong, where, and what to do.
 
     Entry scripts print it as one line and exit with `exit_code`: 1 for a failure, 2 for a command
-    or a setting that cannot work.
+    or a setting that cannot work. Its text may quote names from files: see `printable`.
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ModelError(UserError, ValueError):

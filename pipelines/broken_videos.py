@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dsanet.errors import printable
 from pipelines.batch_source import LoadedBatch, Replacement
 from pipelines.errors import LoaderError
 from pipelines.plan.planner import TrainPlanner, replacement
@@ -30,7 +31,7 @@ class OmitBroken(BrokenVideoPolicy):
     def resolve(self, batch: LoadedBatch, row: int, reason: str) -> None:
         """Remove the row from `batch.rows`."""
         batch.rows.remove(row)
-        batch.replaced[row] = Replacement(int(batch.plan.ids[row]), -1, reason)
+        batch.replaced[row] = Replacement(int(batch.plan.ids[row]), -1, printable(reason))
 
 
 class ReplaceBroken(BrokenVideoPolicy):
@@ -44,7 +45,7 @@ class ReplaceBroken(BrokenVideoPolicy):
 
     def resolve(self, batch: LoadedBatch, row: int, reason: str) -> Any:
         """Plan and read the replacement. LoaderError where none can be read."""
-        plan, count = batch.plan, len(self.planner.split)
+        plan, count, reason = batch.plan, len(self.planner.split), printable(reason)
         self.quarantine.add(int(plan.ids[row]), reason, plan.epoch)
         # A replacement that the decoder refuses gives way to the next one for the same video.
         failed = batch.replaced.get(row) or Replacement(int(plan.ids[row]), -1, reason)

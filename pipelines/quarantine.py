@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from pathlib import Path
 
+from dsanet.errors import printable
+from dsanet.terminal import print_line
 from pipelines.errors import LoaderError
 
 MIN_LIMIT = 8  # so many broken videos never stop a job, however small the split
@@ -32,7 +33,7 @@ class QuarantineFile:
         cut_off = self._read_new(self.path)
         if sample in self._listed:
             return
-        entry = {"split": self.split, "id": sample, "reason": reason}
+        entry = {"split": self.split, "id": sample, "reason": printable(reason)}
         line = json.dumps(entry | {"epoch": epoch, "rank": self.rank}) + "\n"
         # One write in append mode: the lines of several processes never mix.
         with open(self.path, "ab", buffering=0) as file:
@@ -83,7 +84,7 @@ class Quarantine:
                 return
             self.reasons[sample] = reason
             self.file.add(sample, reason, epoch)
-        print(f"warning: quarantined: {reason}", file=sys.stderr, flush=True)
+        print_line(f"warning: quarantined: {reason}", error=True)
         if len(self.reasons) > self.limit:
             shown = "; ".join(list(self.reasons.values())[:SHOWN])
             raise LoaderError(

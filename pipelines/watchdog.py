@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dsanet.errors import printable
+
 
 class Activity:
     """Records what each thread is doing, and since when."""
@@ -49,6 +51,7 @@ def stacks() -> str:
 def report_stall(seconds: float, activity: Activity) -> str:
     """Print what each thread is doing, and all Python stacks, on stderr; returns the first line."""
     lines = activity.report() or ["no thread of the loader is busy"]
-    summary = f"no batch for {seconds:.0f} s: " + "; ".join(lines)
-    print(f"warning: {summary}\n{stacks()}", file=sys.stderr, flush=True)
+    summary = printable(f"no batch for {seconds:.0f} s: " + "; ".join(lines))
+    sys.stderr.write(f"warning: {summary}\n{stacks()}\n")
+    sys.stderr.flush()
     return summary

@@ -24,7 +24,7 @@ from ablations import TABLES, Row
 from rich.console import Console
 from rich.table import Table
 
-from dsanet.terminal import escape_unencodable_output
+from dsanet.terminal import escape_unencodable_output, print_line
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,7 +66,7 @@ def execute(steps: list[list[str]], run: Path) -> bool:
     """Run a row unless it has a score; return whether it has one now."""
     for script, *arguments in [] if (run / "eval" / "metrics.json").is_file() else steps:
         if subprocess.run([sys.executable, str(ROOT / script), *arguments]).returncode:
-            print(f"error: {run}: {script} failed; the other rows still run", file=sys.stderr)
+            print_line(f"error: {run}: {script} failed; the other rows still run", error=True)
             return False
     return True
 
@@ -104,7 +104,8 @@ def main() -> int:
         good = sum(execute(steps[run], run) for run in runs) == len(runs)
     elif not any(measured(run) for run in runs):
         for pair in steps.values():
-            print("\n".join(f"python {shlex.join(step)}" for step in pair))
+            for step in pair:
+                print_line(f"python {shlex.join(step)}")
     Console().print(compare(args.table, runs))
     return 0 if good else 1
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from dsanet import ModelError, list_models
 from dsanet.complexity import View, count_model
-from dsanet.terminal import escape_unencodable_output
+from dsanet.terminal import escape_unencodable_output, print_line
 
 
 def models_table(names: list[str], view: View, num_classes: int) -> Table:
@@ -53,7 +53,7 @@ def main() -> int:
         tables = [] if args.model else [sizes_table(), costs_table()]
         tables.append(models_table(args.model or list_models(), view, args.num_classes))
     except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}", error=True)
         return error.exit_code
     for table in tables:
         console.print(table)

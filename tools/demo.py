@@ -20,8 +20,10 @@ from demo_report import summarise
 from demo_videos import VideoSettings, class_names, plan_split, write_split
 from rich.console import Console
 from rich.progress import track
+from rich.text import Text
 
 from dsanet.engine.main import run_command
+from dsanet.errors import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 # The demo's narrow network has too few channels for the paper's beta of 1/8.
@@ -46,7 +48,8 @@ def parse() -> argparse.Namespace:
 def run(script: str, *arguments: str) -> float:
     """Run one of the project's scripts, and return its wall time in seconds."""
     command = [script, *arguments]
-    console.print(f"\n[bold]$ python {shlex.join(command)}[/bold]", highlight=False, soft_wrap=True)
+    text = Text(f"\n$ python {printable(shlex.join(command))}", style="bold")
+    console.print(text, highlight=False, soft_wrap=True)
     start = time.perf_counter()
     done = subprocess.run([sys.executable, str(ROOT / script), *arguments])
     if done.returncode:
@@ -57,7 +60,7 @@ def run(script: str, *arguments: str) -> float:
 def make_videos(folder: Path, seed: int) -> None:
     """Draw and encode the videos of both splits."""
     settings = VideoSettings()
-    console.print(f"Drawing {sum(SPLITS.values())} videos into {folder} ...", highlight=False)
+    console.print(Text(printable(f"Drawing {sum(SPLITS.values())} videos into {folder} ...")))
     for number, (name, count) in enumerate(SPLITS.items()):
         files = write_split(folder, name, plan_split(number, count, seed, settings), settings)
         for _ in track(files, f"drawing {count} {name} videos", total=count, console=console):

@@ -9,6 +9,9 @@ from typing import Any
 from demo_videos import class_names
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from dsanet.errors import printable
 
 COLOURS = {"tsn_i3d_r18": "#8c8c8c", "dsa_i3d_r18": "#d1495b"}
 LABELS = {"tsn_i3d_r18": "TSN (snippet scores averaged)", "dsa_i3d_r18": "DSA (snippets mixed)"}
@@ -79,4 +82,5 @@ def summarise(out: Path, seconds: dict[str, float], seed: int, console: Console)
     text = json.dumps({"seed": seed, **results}, indent=1) + "\n"
     (out / "results.json").write_text(text, encoding="utf-8")
     plot(runs, out / "curves.png")
-    console.print(f"Curves: {out / 'curves.png'}   runs: {out / 'runs'}   (seed {seed})")
+    text = f"Curves: {out / 'curves.png'}   runs: {out / 'runs'}   (seed {seed})"
+    console.print(Text(printable(text)))

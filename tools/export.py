@@ -22,6 +22,7 @@ from dsanet.engine.evaluation.trained_network import load_trained
 from dsanet.engine.main import run_command
 from dsanet.inference import ClipShape, export_onnx, export_program, fold_batch_norms
 from dsanet.recognizer import Recognizer
+from dsanet.terminal import print_line
 
 TOLERANCE = 1e-3  # of the largest logit; float32 rounding is about 1e-6
 
@@ -54,7 +55,7 @@ def load(args: argparse.Namespace) -> tuple[Recognizer, ClipShape]:
         segments = args.segments or 4
         model = build_model(args.model, num_classes=args.num_classes, segments=segments)
         if args.weights:
-            print(load_weights(model, args.weights))
+            print_line(load_weights(model, args.weights))
         return model.eval(), ClipShape(segments, args.frames or 4, args.size or 224)
     trained = load_trained(args.checkpoint)
     assert isinstance(trained.model, Recognizer)
@@ -105,8 +106,10 @@ def main() -> int:
     model, shape = load(args)
     write(fold_batch_norms(model) if args.fold_bn else model, shape, args.out)
     worst = difference(model, runner(args.out), shape)
-    print(f"{args.out}: clips uint8 (batch, {', '.join(map(str, shape.of(1)[1:]))}) -> logits")
-    print(f"largest difference from eager: {worst:.1e} of the largest logit (batches of 1 and 3)")
+    print_line(f"{args.out}: clips uint8 (batch, {', '.join(map(str, shape.of(1)[1:]))}) -> logits")
+    print_line(
+        f"largest difference from eager: {worst:.1e} of the largest logit (batches of 1 and 3)"
+    )
     return 0 if worst < TOLERANCE else 1
 
 

@@ -20,6 +20,7 @@ from dsanet.engine.evaluation.predict import Prediction, predict
 from dsanet.engine.evaluation.trained_network import load_trained
 from dsanet.engine.launch.distributed import World, use_device
 from dsanet.engine.main import run_command
+from dsanet.terminal import print_line
 from shards.format.files import write_atomic
 
 
@@ -44,11 +45,11 @@ def parse() -> argparse.Namespace:
 
 def show(prediction: Prediction) -> None:
     if prediction.error:
-        print(f"error: {prediction.video}: {prediction.error}", file=sys.stderr)
+        print_line(f"error: {prediction.video}: {prediction.error}", error=True)
         return
-    print(prediction.video)
+    print_line(prediction.video)
     for name, probability in prediction.classes:
-        print(f"  {probability:6.1%}  {name}")
+        print_line(f"  {probability:6.1%}  {name}")
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from shard_arguments import add_build_arguments
 
-from dsanet.terminal import escape_unencodable_output
+from dsanet.terminal import escape_unencodable_output, print_line
 from shards import ShardError, ShardSettings, build_split
 from shards.annotations import read_classes, read_list
 from shards.build.plan import parse_task
@@ -45,7 +45,7 @@ def build(args: argparse.Namespace, console: Console) -> int:
             listing.sources, args.out, args.split, listing.classes, settings,
             task=task, watcher=progress.watcher,
         )  # fmt: skip
-    print_report(report, print)
+    print_report(report, print_line)
     return report.exit_code
 
 
@@ -54,10 +54,10 @@ def verify(args: argparse.Namespace, console: Console) -> int:
     for folder in find_splits(args.path):
         workers = args.workers or ShardSettings().effective_workers
         new = verify_with_progress(folder, workers, console)
-        print(f"{folder}: {len(new)} faults" if new else f"{folder}: valid")
+        print_line(f"{folder}: {len(new)} faults" if new else f"{folder}: valid")
         faults += new
     for fault in faults:
-        print(f"fault: {fault}", file=sys.stderr)
+        print_line(f"fault: {fault}", error=True)
     return 1 if faults else 0
 
 
@@ -67,7 +67,7 @@ def write_side_files(write: Callable[[Path], dict[str, Any]]) -> Callable[..., i
     def command(args: argparse.Namespace, console: Console) -> int:
         for folder in find_splits(args.path):
             counts = write(folder)["counts"]
-            print(f"{folder}: {counts['samples']} samples, {counts['frames']} frames")
+            print_line(f"{folder}: {counts['samples']} samples, {counts['frames']} frames")
         return 0
 
     return command
@@ -107,10 +107,14 @@ def main() -> int:
     try:
         return args.run(args, Console(stderr=True))
     except ShardError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}", error=True)
         return error.exit_code
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print_line(f"error: {place}{error.strerror or error}", error=True)
+        return 1
     except KeyboardInterrupt:
-        print("error: interrupted; run the same command again to go on", file=sys.stderr)
+        print_line("error: interrupted; run the same command again to go on", error=True)
         return 1
 
 

@@ -28,6 +28,7 @@ from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.setup import Training, build_training
 from dsanet.engine.trainer import Trainer
 from dsanet.errors import UserError
+from dsanet.terminal import print_line
 from pipelines.hang_limits import command_may_end, ends_soon
 
 
@@ -85,7 +86,7 @@ def _peer_has_ended(error: RuntimeError) -> bool:
 
 
 def _print_error(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print_line(f"error: {message.strip()}", error=True)
     return code
 
 
@@ -167,12 +168,13 @@ def eval_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
             )
             return interruption.stop.exit_code
     if world.main:
-        print("\n".join(score_lines(metrics, str(out_folder(config)))))
+        for line in score_lines(metrics, str(out_folder(config))):
+            print_line(line)
     if missing := metrics["missing"]:
         names = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
         if world.main:
             for reason in list(metrics["missing_reasons"].values())[:10]:
-                print(f"warning: not scored: {reason}", file=sys.stderr)
+                print_line(f"warning: not scored: {reason}", error=True)
             message = f"{len(missing)} unreadable videos are not scored: {names}"
             _print_error(f"{message}; all reasons are in {out_folder(config)}/metrics.json", 3)
         return 3

@@ -28,6 +28,9 @@ READ_LIMIT = 64 << 20  # most bytes of one pread
 class SampleError(Exception):
     """An unreadable video; the text names the tar, the key and what is wrong."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 def unexpected(location: str, error: Exception) -> SampleError:
     """The SampleError for an exception that nobody foresaw, at a video and no other."""

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dsanet.errors import require
+from dsanet.terminal import print_line
 from dsanet.variables import read_number
 from pipelines.config import LoaderConfig
 from pipelines.errors import LoaderError, LoaderUsageError
@@ -37,7 +37,7 @@ MARGIN = 1 << 30  # bytes left free on the scratch disk
 
 def log(message: str) -> None:
     """Print one line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print_line(message, error=True)
 
 
 def scratch_folder(config: LoaderConfig) -> Path | None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dsanet.errors import printable
 from shards.build.split import Report, Watcher
 from shards.build.verify import verify_split
 from shards.format.manifest import read_manifest
@@ -104,7 +106,7 @@ def verify_with_progress(folder: Path, workers: int, console: Console) -> list[s
     """Run `verify_split` with a progress bar on a terminal. Raises ShardError."""
     with Progress(console=console, disable=not console.is_terminal) as bar:
         total = read_manifest(folder)["counts"]["samples"]
-        task = bar.add_task(f"verifying {folder.name}", total=total)
+        task = bar.add_task(escape(printable(f"verifying {folder.name}")), total=total)
         return verify_split(folder, workers, lambda samples: bar.advance(task, samples))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from av import __version__ as av_version
 from av import library_versions
 
+from dsanet.errors import printable
 from shards.build.plan import TarPlan
 from shards.errors import ShardError
 from shards.format.files import create, read_regular, sha256
@@ -100,7 +101,7 @@ class BuildState:
                     f"{self.folder}: another process is building this split; wait for it"
                 ) from None
             except OSError as error:
-                text = f"{self.folder}: the file system has no locks ({error.strerror})"
+                text = printable(f"{self.folder}: the file system has no locks ({error.strerror})")
                 warnings.warn(f"{text}; run only one build there at a time", stacklevel=2)
             yield
 

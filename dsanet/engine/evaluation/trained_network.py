@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 import dsanet
 from dsanet.engine.checkpoint import Report, find_checkpoint
 from dsanet.engine.run_state import read_checkpoint, weights_to_evaluate
+from dsanet.terminal import print_line
 from pipelines import SamplingConfig
 
 
@@ -42,7 +42,7 @@ class TrainedNetwork:
 
 def warn(message: str) -> None:
     """Print a warning on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    print_line(message, error=True)
 
 
 def load_trained(path: Path, which: str = "last", report: Report = warn) -> TrainedNetwork:

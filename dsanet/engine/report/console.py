@@ -17,8 +17,10 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from dsanet.engine.checkpoint import naming
+from dsanet.errors import printable
 
 
 def format_duration(seconds: float) -> str:
@@ -99,8 +101,8 @@ class Console:
     def __init__(self, log: Path | None = None, *, title: str = "", enabled: bool = True) -> None:
         self.log = log
         self.enabled = enabled
-        self.title = title
-        self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.title = Text(printable(title))  # a plain str would be read as rich's markup
+        self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True, emoji=False)
         self.live: Live | None = None
         self.latest: dict[str, dict[str, Any]] = {}
         self.total = self.done = 0
@@ -133,14 +135,14 @@ class Console:
         except Exception as error:
             with contextlib.suppress(OSError):  # the error may be that of the log's disk
                 if self.enabled:
-                    self._write(f"error: {' '.join(str(error).split()) or type(error).__name__}")
+                    self._write(f"error: {str(error).strip() or type(error).__name__}")
             raise
 
     def print(self, text: str) -> None:
-        """Print a line, and log it."""
+        """Print a line, and log it; control characters in it are escaped."""
         if not self.enabled:
             return
-        self.rich.print(text, markup=False)
+        self.rich.print(printable(text), markup=False)
         self._write(text)
 
     def show_record(self, record: dict[str, Any]) -> None:
@@ -150,7 +152,7 @@ class Console:
         self.latest[record["kind"]] = record
         text = format_record(record)
         if self.live is None or record["kind"] != "train":
-            self.rich.print(text, markup=False)
+            self.rich.print(printable(text), markup=False)
         self._write(text)
 
     def start_progress(self, videos: int, *, lines: bool = True) -> None:
@@ -179,7 +181,7 @@ class Console:
                 naming(self.log),
                 self.log.open("a", encoding="utf-8", errors="backslashreplace") as file,
             ):
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {printable(text)}\n")
 
     def _panel(self) -> Panel:
         table = Table.grid(padding=(0, 2))
@@ -192,7 +194,7 @@ class Console:
             table.add_row("waiting for the first record ...")
             return Panel(table, title=self.title)
         for name, value in _panel_rows(record, self.latest.get("val")):
-            table.add_row(f"[dim]{name}[/dim]", value)
+            table.add_row(f"[dim]{name}[/dim]", Text(printable(value)))
         if self.total:
             table.add_row("[dim]validating[/dim]", self._progress_line())
         bar = ProgressBar(total=record["epochs"], completed=record["epoch"], width=40)
