@@ -19,6 +19,14 @@ FORMATS = (
     "hevc,mjpeg,rm,ivf,nut,wtv,dv,mxf,vob,obu,apng"
 )
 
+# Pillow is there: matplotlib needs it. The loop reads the duration of each frame.
+WEBP_REMEDY = (
+    "FFmpeg has no decoder of animated WebP; convert it to APNG and list that: "
+    "python -c \"from PIL import Image, ImageSequence as S; i = Image.open('IN.webp'); "
+    "i.save('OUT.png', save_all=True, "
+    "duration=[f.load() and f.info['duration'] for f in S.Iterator(i)])\""
+)
+
 
 def _check_file(path: Path) -> None:
     try:
@@ -31,6 +39,12 @@ def _check_file(path: Path) -> None:
         raise BadVideo("empty", "the file has 0 bytes")
     with open(path, "rb"):  # a permission error is not the video's fault
         pass
+
+
+def _is_animated_webp(path: Path) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(64)
+    return head[:4] == b"RIFF" and head[8:12] == b"WEBP" and b"ANIM" in head
 
 
 def describe_error(error: Exception) -> str:
@@ -68,6 +82,8 @@ def open_container(path: Path, **options: str) -> Iterator[Any]:
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
+        if _is_animated_webp(path):
+            raise BadVideo("unsupported", WEBP_REMEDY) from None
         raise BadVideo("unreadable", describe_error(error)) from None
     with container:
         yield container

@@ -53,9 +53,22 @@ def native_rate(times: Sequence[float], guessed: Fraction | None) -> Fraction:
     for rate in candidates:
         if rate and 0 < rate <= MAX_NATIVE_RATE and is_constant(times, rate):
             return rate
+    return min(max(_median_rate(times), Fraction(1)), Fraction(MAX_NATIVE_RATE))
+
+
+def _median_rate(times: Sequence[float]) -> Fraction:
     gaps = sorted(b - a for a, b in pairwise(times) if b > a)
-    median = Fraction(1) / Fraction(gaps[len(gaps) // 2]).limit_denominator(100_000)
-    return min(max(_round_rate(median), Fraction(1)), Fraction(MAX_NATIVE_RATE))
+    return _round_rate(Fraction(1) / Fraction(gaps[len(gaps) // 2]).limit_denominator(100_000))
+
+
+def describe_reduction(times: Sequence[float]) -> list[str]:
+    """Return a note if `native_rate` of these times (seconds) is lower than the file's rate."""
+    if len(times) < 2 or times[-1] <= times[0]:
+        return []
+    rate = _median_rate(times)
+    if rate <= MAX_NATIVE_RATE or native_rate(times, None) < MAX_NATIVE_RATE:
+        return []
+    return [f"{float(rate):g} frames a second are reduced to {MAX_NATIVE_RATE}"]
 
 
 class SlotCounter:

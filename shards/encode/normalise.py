@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -15,6 +16,9 @@ from shards.errors import BadVideo
 from shards.format.settings import GOP_CODECS, MAX_PIXELS
 
 MIN_SIDE = 16
+MIN_ASPECT = Fraction(1, 8)  # of a pixel; its inverse is the largest
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # by AVColorTransferCharacteristic
+MATRIX_TOLERANCE = 0.02  # of an entry of the display matrix: about one degree
 MIN_HARDWARE_SIDE = 144  # all hardware decoders of h264, hevc and vp9 can decode this side
 # Signs of the display matrix (a, b, c, d), which maps (x, y) to (a x + c y, b x + d y).
 ORIENTATIONS: dict[tuple[int, int, int, int], tuple[str, ...]] = {
@@ -59,21 +63,54 @@ class FrameProperties:
         return self.orientation[0] == 0
 
 
-def read_orientation(frame: Any) -> tuple[int, int, int, int]:
-    """Return the signs of the frame's display matrix, those of the identity if it has none."""
+def _display_matrix(frame: Any) -> np.ndarray | None:
+    """Return the frame's display matrix (2, 2) as rows (a, b), (c, d), None if it has none.
+
+    Its largest absolute value is 1.
+    """
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV does not know all kinds of side data, EXIF for one
-        return ROTATIONS.get(frame.rotation % 360, (1, 0, 0, 1))
+        signs = ROTATIONS.get(frame.rotation % 360)
+        return None if signs is None else np.array(signs, np.float64).reshape(2, 2)
     if data is None:
-        return (1, 0, 0, 1)
+        return None
     matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
     scale = np.abs(matrix).max()
-    if scale == 0:
+    return matrix / scale if scale else None
+
+
+def read_orientation(frame: Any) -> tuple[int, int, int, int]:
+    """Return the signs of the frame's display matrix, those of the identity if it has none."""
+    matrix = _display_matrix(frame)
+    if matrix is None:
         return (1, 0, 0, 1)
-    signs = np.rint(matrix / scale).astype(int)
-    a, b, c, d = (int(sign) for sign in signs.ravel())
+    a, b, c, d = (int(sign) for sign in np.rint(matrix).ravel())
     return (a, b, c, d) if (a, b, c, d) in ORIENTATIONS else (1, 0, 0, 1)
+
+
+def describe_losses(frame: Any, aspect: Fraction | None) -> list[str]:
+    """Return a note for each property of a decoded frame that its stored form does not keep.
+
+    aspect: width of a pixel over its height by the file, None if it does not say.
+    """
+    notes = []
+    if transfer := HDR_TRANSFERS.get(int(frame.color_trc)):
+        notes.append(f"HDR ({transfer}) is stored without tone mapping")
+    matrix = _display_matrix(frame)
+    if matrix is not None:
+        stored = np.reshape(read_orientation(frame), (2, 2))
+        if np.abs(matrix - stored).max() > MATRIX_TOLERANCE:
+            asked, done = (_degrees(m) for m in (matrix, stored))
+            notes.append(f"rotation by {asked} degrees is rounded to {done}")
+    if aspect and not MIN_ASPECT <= aspect <= 1 / MIN_ASPECT:
+        notes.append(f"pixel aspect ratio {aspect} is ignored")
+    return notes
+
+
+def _degrees(matrix: np.ndarray) -> int:
+    """Return the counterclockwise angle of a display matrix, as FFmpeg prints it."""
+    return -round(math.degrees(math.atan2(matrix[0, 1], matrix[0, 0])))
 
 
 def frame_properties(frame: Any, aspect: Fraction | None) -> FrameProperties:
@@ -83,7 +120,7 @@ def frame_properties(frame: Any, aspect: Fraction | None) -> FrameProperties:
     """
     if frame.width * frame.height > MAX_PIXELS:
         raise BadVideo("too_large", f"{frame.width}x{frame.height} pixels")
-    if aspect is None or not Fraction(1, 8) <= aspect <= 8:
+    if aspect is None or not MIN_ASPECT <= aspect <= 1 / MIN_ASPECT:
         aspect = Fraction(1)
     return FrameProperties(
         width=frame.width,
@@ -134,6 +171,7 @@ class Normaliser:
     filter graph is built anew and scales to the same size.
 
     history: the properties of the frames, one entry for each graph.
+    losses: notes on what the stored frames do not keep.
     """
 
     def __init__(self, short_side: int, codec: str, aspect: Fraction | None) -> None:
@@ -142,6 +180,7 @@ class Normaliser:
         self.aspect = aspect
         self.geometry: Geometry | None = None
         self.history: list[FrameProperties] = []
+        self.losses: list[str] = []
         self._graph: Graph | None = None
 
     def push(self, frame: Any) -> Iterator[Any]:
@@ -153,6 +192,8 @@ class Normaliser:
             else:
                 yield from self.flush()
                 self._build_graph(properties)
+                new = describe_losses(frame, self.aspect)
+                self.losses += [note for note in new if note not in self.losses]
         assert self._graph is not None
         self._graph.push(frame)
         yield from self._pull()

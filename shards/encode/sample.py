@@ -77,7 +77,7 @@ def _describe(
             "constant_rate": probed.constant,
             "frames": len(probed.times),
         },
-        "notes": video.notes,
+        "notes": [*video.notes, *probed.notes],
     }
 
 

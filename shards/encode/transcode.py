@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from shards.encode import mp4
-from shards.encode.frame_rate import SlotCounter
+from shards.encode.frame_rate import SlotCounter, describe_reduction
 from shards.encode.jpeg_folder import JpegFolder
 from shards.encode.normalise import Normaliser
 from shards.encode.strict_decoder import StrictDecoder
@@ -135,6 +135,8 @@ class Transcoder:
         leading = probed.leading if self.segment[0] is None else 0
         if leading:
             notes.append(f"{leading} packets before the first keyframe left out")
+        if self.settings.rate is None:
+            notes += describe_reduction(probed.times)
         return self._describe(notes + self.black.notes())
 
     def encoder_input(self) -> Iterator[tuple[Any, int]]:
@@ -173,6 +175,7 @@ class Transcoder:
         history = self.normaliser.history
         if len({(properties.width, properties.height) for properties in history}) > 1:
             notes = [*notes, "the size changes in the stream"]
+        notes = [*notes, *self.normaliser.losses]
         return WrittenVideo(
             frames=self.writer.count,
             rate=self.rate,
