@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dsanet.engine.html_report.build import ReportConfig, write_report
 from dsanet.engine.main import run_command
+from dsanet.terminal import print_line
 
 
 def parse() -> argparse.Namespace:
@@ -38,7 +39,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     args = parse()
     path = write_report(ReportConfig(tuple(args.runs), args.out, args.data, args.videos))
-    print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
+    print_line(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 

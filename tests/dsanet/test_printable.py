@@ -31,6 +31,7 @@ MAY_PRINT = {
     "dsanet/engine/launch/requeue.py",  # runs without the project; escapes by itself
     "slurm/submit.py",  # refuses control characters in every word
     "tools/bench.py",  # names of its own
+    "tools/gpu_check.py",  # likewise
 }
 
 

@@ -21,6 +21,7 @@ from dsanet.engine.evaluation.results import write_results
 from dsanet.engine.evaluation.score_file import ScoreFile
 from dsanet.engine.evaluation.score_sets import Entry, align, make_entry
 from dsanet.errors import require
+from dsanet.terminal import print_line
 from shards.format.files import write_atomic
 
 ENSEMBLE = "ensemble"
@@ -90,7 +91,8 @@ def compare_main(argv: Sequence[str]) -> int:
     weights = args.weights or [1.0] * len(entries)
     mixed = ensemble(entries, weights, args.average)
     differences = [difference(entries[0], other) for other in (*entries[1:], mixed)]
-    print("\n".join(report(entries, mixed, differences)))
+    for line in report(entries, mixed, differences):
+        print_line(line)
     if args.out is not None:
         write_results(args.out, mixed.scores, mixed.metrics)
     if args.json is not None:
