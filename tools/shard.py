@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from shard_arguments import add_build_arguments
+from shard_arguments import add_build_arguments, read_listing
 
 from dsanet.terminal import escape_unencodable_output, print_line
 from shards import ShardError, ShardSettings, build_split
-from shards.annotations import read_classes, read_list
 from shards.build.plan import parse_task
 from shards.build.progress import BuildProgress, print_report, verify_with_progress
 from shards.build.state import merge, reindex
-from shards.format.manifest import find_splits, read_set_classes
+from shards.format.manifest import find_splits
 
 
 def build(args: argparse.Namespace, console: Console) -> int:
@@ -36,10 +35,9 @@ def build(args: argparse.Namespace, console: Console) -> int:
     chosen = {name: value for name, value in vars(args).items() if name in names}
     settings = ShardSettings(**(chosen | {"fps": fps}))
     task = parse_task(args.task)
-    classes = read_classes(args.classes) if args.classes else read_set_classes(args.out, args.split)
-    listing = read_list(
-        args.dataset, args.videos, args.list, classes, split=args.split, segments=args.segments
-    )
+    listing = read_listing(args)
+    for warning in listing.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     with BuildProgress(console) as progress:
         report = build_split(
             listing.sources, args.out, args.split, listing.classes, settings,

@@ -27,6 +27,7 @@ from dsanet.engine.report.console import Console
 from dsanet.engine.report.tensorboard import TensorBoardWriter
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.run_state import RunState
+from dsanet.errors import UserError
 from pipelines import Batch, LoaderConfig, Rank, TrainLoader, open_data
 from shards import Split
 
@@ -243,7 +244,11 @@ def open_splits(config: TrainConfig) -> tuple[Split, Split | None]:
     train = open_data(config.data, config.split, config.loader)
     if config.validation.split is None:
         return train, None
-    val = open_data(config.data, config.validation.split, config.loader)
+    try:
+        val = open_data(config.data, config.validation.split, config.loader)
+    except UserError as error:
+        remedy = "to train without validation, give --validation.split null"
+        raise type(error)(f"{error}; {remedy}") from None
     if tuple(val.classes) != tuple(train.classes):
         raise UsageError(
             f"{config.data}: splits {train.name} and {val.name} have different classes "

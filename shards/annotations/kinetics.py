@@ -1,80 +1,156 @@
-"""Reads the CSV lists of Kinetics-400 and Mini-Kinetics-200."""
+"""Reads the lists of Kinetics-400, 600 and 700, and of Mini-Kinetics-200."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shards.annotations.files import VideoFolder, normalise_class_name
-from shards.annotations.plain import Listing, read_table, to_label
+from shards.annotations.labels import Classes, label_warnings
+from shards.annotations.listing import Listing, read_segment
+from shards.annotations.options import ListOptions
+from shards.annotations.table import read_records, read_table
+from shards.annotations.text import Place, quote
+from shards.annotations.video_folder import VideoFolder, normalise_class_name
 from shards.build.plan import unique_keys
 from shards.errors import ShardError
 from shards.format.settings import Source
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
+# Of the lists without a header, such as train.txt of Kinetics-600.
+HEADERLESS = ("label", *COLUMNS, "split", "is_cc")
 MINI_CLASSES = 200
+VIDEO_ID = re.compile(r"[A-Za-z0-9_-]+")
+TIMES = ("time_start", "time_end")
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    rows = read_table(path, COLUMNS)
-    for number, row in enumerate(rows, 2):
-        try:
-            float(row["time_start"]), float(row["time_end"])
-        except ValueError:
+@dataclass(frozen=True)
+class Clip:
+    """A row of a list: a clip of a YouTube video, times in seconds; label "" for none."""
+
+    video: str
+    start: float
+    end: float
+    label: str
+    raw_label: str
+    split: str
+    place: Place
+
+    @property
+    def key_name(self) -> str:
+        """What the key of its sample is made of."""
+        return f"{self.video}_{int(self.start):06d}"
+
+
+def _read_clips(path: Path, options: ListOptions) -> list[Clip]:
+    """Return the rows of a list. Raises ShardError for a wrong row, or one that is there twice."""
+    _, first = next(read_records(path), (0, []))
+    if _is_row(first):
+        options = replace(options, columns=HEADERLESS[: max(len(first), 4)])
+    clips = []
+    for row in read_table(path, COLUMNS, options):
+        start, end = read_segment(row["time_start"], row["time_end"], row.place, TIMES)
+        video, raw = row["youtube_id"], _without_quotes(row["label"])
+        if not VIDEO_ID.fullmatch(video):
             raise ShardError(
-                f"{path}, line {number}: time_start and time_end must be numbers of seconds"
-            ) from None
-        row["label"] = normalise_class_name((row.get("label") or "").strip("\"'"))
-    return rows
+                f"{row.place}: {quote(video)} is not the id of a video; spreadsheet programs "
+                "destroy ids that begin with - or =: use the published file"
+            )
+        label = normalise_class_name(raw)
+        clips.append(Clip(video, start, end, label, raw, row["split"] or "train", row.place))
+    _check_clips(clips)
+    return clips
 
 
-def _to_source(folder: VideoFolder, row: dict[str, str], label: int, key: str) -> Source:
+def _is_row(fields: Sequence[str]) -> bool:
+    """Whether fields are a clip and not a header."""
+    return 4 <= len(fields) <= len(HEADERLESS) and all(
+        re.fullmatch(r"\d+(\.\d+)?", text) for text in fields[2:4]
+    )
+
+
+def _without_quotes(label: str) -> str:
+    quoted = len(label) > 1 and label[0] == label[-1] and label[0] in "\"'"
+    return label[1:-1] if quoted else label
+
+
+def _check_clips(clips: Sequence[Clip]) -> None:
+    seen: dict[tuple[str, int], Clip] = {}
+    labelled = any(clip.label for clip in clips)
+    for clip in clips:
+        if labelled and not clip.label:
+            raise ShardError(
+                f"{clip.place}: no label, though other lines have one; add it or delete the line"
+            )
+        first = seen.setdefault((clip.video, int(clip.start)), clip)
+        if first is not clip:
+            labels = f", with the labels {quote(first.label)} and {quote(clip.label)}"
+            raise ShardError(
+                f"{first.place.with_other(clip.place)}: the clip of {clip.video} at "
+                f"{clip.start:g} s is listed twice{labels if first.label != clip.label else ''}; "
+                "delete one of them"
+            )
+
+
+def _to_source(folder: VideoFolder, clip: Clip, label: int, key: str) -> Source:
     """Return the trimmed clip if it exists, else the whole video, to be cut if it is longer."""
-    start, end = float(row["time_start"]), float(row["time_end"])
-    clip = f"{row['youtube_id']}_{int(start):06d}_{int(end):06d}"
-    path = folder.find(clip, row["label"])
-    if path:
-        return Source(path, label, key, name=folder.relative_name(path))
-    path = folder.find(row["youtube_id"], row["label"])
-    if path:
-        source = Source(path, label, key, name=folder.relative_name(path))
-        return replace(source, start=start, end=end, if_longer=True)
-    return Source(folder.root / row["label"] / f"{clip}.mp4", label, key, name=clip)
+    name = f"{clip.video}_{int(clip.start):06d}_{int(clip.end):06d}"
+    if found := folder.find(name, clip.label, clip.place):
+        return Source(found[0], label, key, name=found[1])
+    if found := folder.find(clip.video, clip.label, clip.place):
+        source = Source(found[0], label, key, name=found[1])
+        return replace(source, start=clip.start, end=clip.end, if_longer=True)
+    class_folder = clip.label.replace("/", "_") or "."
+    path, _ = folder.locate(f"{class_folder}/{name}.mp4", clip.place)
+    return Source(path, label, key, name=name)
 
 
-def _to_listing(
-    videos: Path, rows: list[dict[str, str]], classes: Sequence[str], path: Path
+def _make_listing(
+    folder: VideoFolder, clips: Sequence[Clip], names: Sequence[str], given: Classes, path: Path
 ) -> Listing:
-    folder = VideoFolder(videos)
-    numbers = {normalise_class_name(name): number for number, name in enumerate(classes)}
-    clips = [f"{r['youtube_id']}_{int(float(r['time_start'])):06d}" for r in rows]
-    labels = [
-        to_label(row["label"], numbers, f"{path}, video {row['youtube_id']}")
-        if row["label"]
-        else -1
-        for row in rows
-    ]
-    keys = unique_keys(clips)
+    classes = Classes([normalise_class_name(name) for name in names], given.origin)
+    labels = [classes.number(clip.label, clip.place) if clip.label else -1 for clip in clips]
+    keys = unique_keys([clip.key_name for clip in clips])
     sources = [
-        _to_source(folder, row, label, key)
-        for row, label, key in zip(rows, labels, keys, strict=True)
+        _to_source(folder, clip, label, key)
+        for clip, label, key in zip(clips, labels, keys, strict=True)
     ]
-    return Listing(sources, tuple(classes))
+    used = {label for label in labels if label >= 0}
+    warnings = label_warnings(used, names, path, given=True) + _merged(clips, path)
+    return Listing(sources, tuple(names), (*folder.warnings, *warnings))
 
 
-def read_kinetics(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
-    """Read a list of Kinetics-400; without `classes` they are its labels in alphabetical order.
+def _merged(clips: Sequence[Clip], path: Path) -> list[str]:
+    """Return a warning for each class whose name is spelled in several ways."""
+    spellings: dict[str, str] = {}
+    found = {}
+    for clip in clips:
+        first = spellings.setdefault(clip.label, clip.raw_label)
+        if first != clip.raw_label:
+            found[clip.label] = (
+                f"{path}: {quote(first)} and {quote(clip.raw_label)} are one class, "
+                f"{quote(clip.label)}: capitals and underscores do not count"
+            )
+    return list(found.values())
 
-    The name of a file is `<id>_<start6>_<end6>` or `<id>` with any video suffix, in any folder.
+
+def read_kinetics(
+    folder: VideoFolder, path: Path, classes: Classes, options: ListOptions
+) -> Listing:
+    """Read a list of Kinetics; without `classes` they are its labels in alphabetical order.
+
+    The columns are those of its header, or without one label, youtube_id, time_start, time_end,
+    split. The name of a file is `<id>_<start6>_<end6>` or `<id>` with any video suffix, in any
+    folder.
 
     Raises:
         ShardError: if the list does not have the columns of Kinetics, or an unknown class.
     """
-    rows = _read_rows(path)
-    names = classes or sorted({row["label"] for row in rows if row["label"]})
-    return _to_listing(videos, rows, names, path)
+    clips = _read_clips(path, options)
+    names = classes.names or sorted({clip.label for clip in clips if clip.label})
+    return _make_listing(folder, clips, names, classes, path)
 
 
 def most_frequent_classes(labels: Sequence[str], count: int = MINI_CLASSES) -> tuple[str, ...]:
@@ -83,7 +159,9 @@ def most_frequent_classes(labels: Sequence[str], count: int = MINI_CLASSES) -> t
     return tuple(sorted(name for name, _ in ranked[:count]))
 
 
-def read_mini_kinetics(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
+def read_mini_kinetics(
+    folder: VideoFolder, path: Path, classes: Classes, options: ListOptions
+) -> Listing:
     """Read the rows of a Kinetics-400 list that belong to the 200 classes of Mini-Kinetics.
 
     Without `classes` they are the 200 with the most videos in the list, which must then be the
@@ -92,14 +170,15 @@ def read_mini_kinetics(videos: Path, path: Path, classes: Sequence[str] = ()) ->
     Raises:
         ShardError: if `classes` are needed, or as `read_kinetics` does.
     """
-    rows = _read_rows(path)
-    if not classes:
-        splits = {row.get("split", "train") for row in rows}
-        if splits - {"train"}:
+    clips = _read_clips(path, options)
+    names: Sequence[str] = classes.names
+    if not names:
+        if {clip.split for clip in clips} - {"train"}:
             raise ShardError(
                 f"{path} is not a training list, which the 200 classes follow from: shard the "
                 "training split into the same --out first, or give --classes"
             )
-        classes = most_frequent_classes([row["label"] for row in rows])
-    wanted = {normalise_class_name(name) for name in classes}
-    return _to_listing(videos, [row for row in rows if row["label"] in wanted], classes, path)
+        names = most_frequent_classes([clip.label for clip in clips])
+    wanted = {normalise_class_name(name) for name in names}
+    clips = [clip for clip in clips if clip.label in wanted]
+    return _make_listing(folder, clips, names, classes, path)

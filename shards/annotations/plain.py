@@ -2,120 +2,90 @@
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from shards.build.plan import unique_keys
+from shards.annotations.labels import Classes
+from shards.annotations.listing import Entry, Listing, make_listing, read_segment
+from shards.annotations.options import ListOptions
+from shards.annotations.table import Row, read_table
+from shards.annotations.text import Line, quote, read_lines
+from shards.annotations.video_folder import VideoFolder, has_video_suffix
 from shards.errors import ShardError
-from shards.format.files import read_regular
-from shards.format.settings import Source
 
-MAX_LIST = 1 << 30  # bytes
+SEVERAL_NUMBERS = re.compile(r"(.*?)((?:[ \t]+\d+)+)")
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The sources of a list, and the class names in the order of their labels."""
+def read_folder(folder: VideoFolder, path: Path, classes: Classes, options: ListOptions) -> Listing:
+    """Read "relative/path.mp4 label" lines; a label is a number, or the name of a class.
 
-    sources: list[Source]
-    classes: tuple[str, ...]
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a list that are not empty. Raises ShardError if it cannot be read."""
-    try:
-        lines = read_regular(path, MAX_LIST).decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise ShardError(f"cannot read the list {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ShardError(f"the list {path} is not UTF-8 text") from None
-    return [line.strip() for line in lines if line.strip()]
-
-
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a CSV file. Raises ShardError if its header lacks one of `columns`."""
-    try:
-        rows = list(csv.DictReader(read_lines(path), restval=""))
-    except csv.Error as error:
-        raise ShardError(f"the list {path} is not CSV: {error}") from None
-    if not rows:
-        raise ShardError(f"the list {path} has no line after its header")
-    missing = [column for column in columns if column not in rows[0]]
-    if missing:
-        raise ShardError(
-            f"{path}: the header has no column {missing[0]}; the first line must have "
-            + ",".join(columns)
-        )
-    return rows
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Read class names, one per line in the order of their labels.
-
-    Raises ShardError for an empty file or a name that appears twice.
-    """
-    names = tuple(read_lines(path))
-    if not names:
-        raise ShardError(f"{path} contains no class name")
-    if duplicate := _first_duplicate(names):
-        raise ShardError(f"{path} contains the class {duplicate!r} twice")
-    return names
-
-
-def _first_duplicate(names: Sequence[str]) -> str:
-    counts = Counter(names)
-    return next((name for name in names if counts[name] > 1), "")
-
-
-def to_label(text: str, numbers: Mapping[str, int], where: str) -> int:
-    """Return the label that `text` means: a class name of `numbers`, or a number.
-
-    where: file and line, for the message of the ShardError if it is neither.
-    """
-    if text in numbers:
-        return numbers[text]
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return int(text)
-    reason = "not one of the classes" if numbers else "not a number; to use names, give --classes"
-    raise ShardError(f"{where}: the label {text!r} is {reason}")
-
-
-def _numbers(classes: Sequence[str]) -> dict[str, int]:
-    return {name: number for number, name in enumerate(classes)}
-
-
-def read_folder(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
-    """Read "relative/path.mp4 label" lines; a label is a number, or a name of `classes`.
-
-    Without `classes` the class names are the numbers. A class name may contain spaces.
+    Path and label are divided by the last blank or tab. Without class names the classes are the
+    numbers. A class name may contain blanks.
 
     Raises:
         ShardError: for the first wrong line.
     """
-    numbers, pairs = _numbers(classes), []
-    for count, line in enumerate(read_lines(path), 1):
-        where = f"{path}, line {count}"
-        name, label = _split_line(line, numbers)
-        if not name:
-            raise ShardError(f"{where}: {line!r} is not 'relative/path.mp4 label'")
-        pairs.append((name, to_label(label, numbers, where)))
-    return Listing(to_sources(videos, pairs, path), _names(classes, pairs))
+    lines = read_lines(path)
+    if not lines:
+        raise ShardError(f"{path}: the list is empty")
+    entries = [_read_line(folder, line, classes, options) for line in lines]
+    return make_listing(folder, entries, path, classes, options)
 
 
-def _split_line(line: str, numbers: Mapping[str, int]) -> tuple[str, str]:
+def _read_line(folder: VideoFolder, line: Line, classes: Classes, options: ListOptions) -> Entry:
+    if options.unlabelled:
+        return Entry(line.text, (), line.place)
+    if line.text.startswith("# "):
+        raise ShardError(f"{line.place}: {quote(line.text)} is a comment; delete the line")
+    name, label = _split_line(line.text, classes.numbers)
+    if not name:
+        remedy = _remedy(line.text)
+        raise ShardError(f"{line.place}: {quote(line.text)} is not 'path.mp4 label'{remedy}")
+    _refuse_several_numbers(folder, name, line)
+    return Entry(name, (classes.number(label, line.place),), line.place)
+
+
+def _remedy(text: str) -> str:
+    """Return what to do about a line without a blank."""
+    if has_video_suffix(text):
+        return "; a list without labels needs --unlabelled"
+    if "," in text:
+        return "; a list with commas needs --dataset csv, and --columns path,label without a header"
+    return ""
+
+
+def _split_line(text: str, numbers: Mapping[str, int]) -> tuple[str, str]:
     """Return (path, label); the label is the longest class name that ends the line, or a word."""
-    words = line.split(" ")
+    if "\t" in text:
+        name, _, label = text.rpartition("\t")
+        return name.strip(), label.strip()
+    words = text.split(" ")
     for first in range(1, len(words)):
         if (label := " ".join(words[first:])) in numbers:
             return " ".join(words[:first]).strip(), label
-    name, _, label = line.rpartition(" ")
+    name, _, label = text.rpartition(" ")
     return name.strip(), label
 
 
-def read_csv(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
+def _refuse_several_numbers(folder: VideoFolder, name: str, line: Line) -> None:
+    """Raise ShardError for a line of another format: several labels, or numbers of frames.
+
+    A name that ends with a number is not one, if there is such a file.
+    """
+    match = SEVERAL_NUMBERS.fullmatch(name)
+    if not match or has_video_suffix(name) or folder.locate(name, line.place)[0].exists():
+        return
+    columns = len(match[2].split()) + 1
+    kind = "labels" if has_video_suffix(match[1]) else "numbers"
+    remedy = "--dataset mmaction2 --multi-label" if kind == "labels" else "--dataset mmaction2"
+    raise ShardError(
+        f"{line.place}: {columns} {kind} after {quote(match[1])}; lists with more than a path and "
+        f"a label, such as 'folder frames label', need {remedy}"
+    )
+
+
+def read_csv(folder: VideoFolder, path: Path, classes: Classes, options: ListOptions) -> Listing:
     """Read a CSV file with the columns path and label, and perhaps start and end (seconds).
 
     start and end cut a segment out of a longer video.
@@ -123,62 +93,22 @@ def read_csv(videos: Path, path: Path, classes: Sequence[str] = ()) -> Listing:
     Raises:
         ShardError: for the first wrong line.
     """
-    rows, numbers = read_table(path, ("path", "label")), _numbers(classes)
-    pairs = [
-        (row["path"], to_label(row["label"].strip(), numbers, f"{path}, line {count}"))
-        for count, row in enumerate(rows, 2)
-    ]
-    segments = [_read_segment(row, f"{path}, line {count}") for count, row in enumerate(rows, 2)]
-    sources = [
-        replace(source, start=segment[0], end=segment[1]) if segment else source
-        for source, segment in zip(to_sources(videos, pairs, path, segments), segments, strict=True)
-    ]
-    return Listing(sources, _names(classes, pairs))
-
-
-def _read_segment(row: Mapping[str, str], where: str) -> tuple[float, float] | None:
-    start, end = row.get("start", ""), row.get("end", "")
-    if not start and not end:
-        return None
-    try:
-        segment = float(start or 0), float(end)
-    except ValueError:
-        raise ShardError(f"{where}: start and end must be numbers of seconds") from None
-    if not 0 <= segment[0] < segment[1]:
-        raise ShardError(
-            f"{where}: the segment from {start} to {end} has no length or begins before 0"
+    needed = ("path",) if options.unlabelled else ("path", "label")
+    rows = read_table(path, needed, options)
+    entries = [
+        Entry(
+            row["path"],
+            () if options.unlabelled else (classes.number(row["label"], row.place),),
+            row.place,
+            _read_segment(row),
         )
-    return segment
-
-
-def _names(classes: Sequence[str], pairs: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    return tuple(classes) or tuple(str(n) for n in range(max((b for _, b in pairs), default=0) + 1))
-
-
-def to_sources(
-    videos: Path,
-    pairs: Sequence[tuple[str, int]],
-    path: Path,
-    segments: Sequence[tuple[float, float] | None] = (),
-) -> list[Source]:
-    """Return sources in the folder `videos` for (relative path, label) pairs.
-
-    segments: one for each pair, which becomes a part of the key.
-
-    Raises ShardError if a path appears twice without different segments.
-    """
-    names = [name for name, _ in pairs]
-    if any(segments):
-        names = [
-            f"{Path(name).with_suffix('')}_{1000 * segment[0]:.0f}_{1000 * segment[1]:.0f}"
-            if segment
-            else name
-            for name, segment in zip(names, segments, strict=True)
-        ]
-    if duplicate := _first_duplicate(names):
-        raise ShardError(f"{path} contains {duplicate} twice")
-    keys = unique_keys(names)
-    return [
-        Source(videos / name, label, key, name=name)
-        for (name, label), key in zip(pairs, keys, strict=True)
+        for row in rows
     ]
+    return make_listing(folder, entries, path, classes, options)
+
+
+def _read_segment(row: Row) -> tuple[float, ...]:
+    start, end = row["start"], row["end"]
+    if not start and not end:
+        return ()
+    return read_segment(start or "0", end, row.place, ("start", "end"))

@@ -35,7 +35,8 @@ def _hashed(key: str, name: str) -> str:
 
 
 def check_sources(sources: Sequence[Source], classes: Sequence[str]) -> None:
-    """Raise ShardError for an empty list, a duplicate or invalid key, or an unknown label."""
+    """Raise ShardError for an empty list, an invalid or duplicate key, an absolute name, or an
+    unknown label."""
     if not sources:
         raise ShardError("the list is empty: there is nothing to shard")
     by_key: dict[str, Source] = {}
@@ -50,6 +51,8 @@ def check_sources(sources: Sequence[Source], classes: Sequence[str]) -> None:
                 f"{source.path}"
             )
         by_key[source.key] = source
+        if source.name.startswith("/"):
+            raise ShardError(f"{source.name}: the name of a source is stored and must be relative")
         for label in source.all_labels:
             if not 0 <= label < len(classes):
                 raise ShardError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shards.build.missing import find_video_folder
 from shards.build.plan import check_sources, check_split, fingerprint, plan_tars
 from shards.build.pool import BuildContext, WorkerPool
 from shards.build.state import BuildState, make_record, merge
@@ -104,7 +104,7 @@ def build_split(
     started = time.monotonic()
     check_sources(sources, classes)
     _check_classes(Path(out), check_split(split), classes)
-    root = _find_video_folder(sources)
+    root = find_video_folder(sources)
     plans = plan_tars(sources, split, settings)
     identity = fingerprint(sources, settings, classes)
     record = make_record(split, classes, settings, plans, identity)
@@ -133,19 +133,10 @@ def build_split(
 
 
 def _check_classes(out: Path, split: str, classes: Sequence[str]) -> None:
-    others = read_set_classes(out, except_split=split)
-    if others and others != tuple(classes):
+    other, names = read_set_classes(out, except_split=split)
+    if names and names != tuple(classes):
         raise ShardError(
-            f"{out}: the other splits have other classes, so that the same label would mean "
-            "different classes; give the same --classes, or another --out"
+            f"{out}: split {other} has other classes ({len(names)}, {split} has {len(classes)}), "
+            "so that a label would mean different classes; give both the same --classes, after "
+            f"deleting {out / other} if its classes are wrong, or give another --out"
         )
-
-
-def _find_video_folder(sources: Sequence[Source]) -> Path:
-    """Return the folder that holds all the sources; ShardError if it or all of them are missing."""
-    root = Path(os.path.commonpath([source.path.absolute().parent for source in sources]))
-    if not root.is_dir():
-        raise ShardError(f"{root}: the folder of videos does not exist; mount it or correct it")
-    if not any(source.path.exists() for source in sources):
-        raise ShardError(f"{root}: none of the {len(sources)} videos of the list is there")
-    return root

@@ -21,6 +21,7 @@ from shards.format.files import read_regular
 SOF0, DHT, SOS, APP1, END_OF_IMAGE = 0xC0, 0xC4, 0xDA, 0xE1, b"\xff\xd9"
 NOT_SOF = {DHT, 0xC8, 0xCC}  # markers from 0xC0 to 0xCF that begin no frame header
 MIRRORED = {2, 4, 5, 7}  # EXIF orientations that PyAV, which reports an angle only, loses
+IMAGES, FLOW = "img_", re.compile(r"flow_[xy]_")  # names of denseflow, which mmaction2 uses
 SAMPLING_420 = ((2, 2), (1, 1), (1, 1))
 MAX_JPEG = 256 << 20  # bytes
 
@@ -96,15 +97,20 @@ def read_exif_orientation(tiff: bytes) -> int:
 def list_frames(folder: Path) -> list[Path]:
     """Return the JPEG files of a folder in the order of their numbers.
 
+    Where the folder also has the optical flow that denseflow writes (`flow_x_00001.jpg`), the
+    files named `img_` are the frames.
+
     Raises BadVideo if there is none, or if a number is missing.
     """
-    numbered = []
+    by_prefix: dict[str, list[tuple[int, Path]]] = {}
     for path in folder.iterdir():
-        match = re.search(r"(\d+)\.jpe?g$", path.name, re.IGNORECASE)
+        match = re.fullmatch(r"(.*?)(\d+)\.jpe?g", path.name, re.IGNORECASE | re.DOTALL)
         if match:
-            numbered.append((int(match[1]), path))
-    if not numbered:
+            by_prefix.setdefault(match[1], []).append((int(match[2]), path))
+    if not by_prefix:
         raise BadVideo("no_frames", "the folder holds no numbered JPEG")
+    is_flow = IMAGES in by_prefix and all(p == IMAGES or FLOW.match(p) for p in by_prefix)
+    numbered = by_prefix[IMAGES] if is_flow else [f for files in by_prefix.values() for f in files]
     numbered.sort()
     for expected, (number, _) in enumerate(numbered, numbered[0][0]):
         if number != expected:
@@ -130,24 +136,37 @@ def read_frame(path: Path) -> bytes:
 class JpegFolder:
     """A folder of JPEG frames as a video; `StrictDecoder` does the same for a file.
 
+    part: first frame, from 0, and number of frames; () for all.
     fault: why the frames end early, "" if they do not.
     """
 
     folder: Path
     rate: Fraction
+    part: tuple[int, ...] = ()
     fault: str = ""
     aspect: Fraction = Fraction(1)
     paths: list[Path] = field(default_factory=list)
     headers: list[JpegHeader] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.paths = list_frames(self.folder)
+        self.paths = self._choose(list_frames(self.folder))
         for path in self.paths:
             try:
                 self.headers.append(read_jpeg_header(read_frame(path)))
             except BadVideo as bad:
                 self.fault = f"{path.name}: {bad.reason}"
                 break
+
+    def _choose(self, paths: list[Path]) -> list[Path]:
+        if not self.part:
+            return paths
+        first, count = self.part
+        if first + count > len(paths):
+            raise BadVideo(
+                "incomplete",
+                f"the list has {count} frames from {first} on, the folder {len(paths)} in all",
+            )
+        return paths[first : first + count]
 
     @property
     def probe_result(self) -> ProbeResult:

@@ -16,6 +16,7 @@ from shards.encode.probe import ProbeResult, probe
 from shards.encode.remux import copy_packets, find_copy_obstacle, remux_jpegs
 from shards.encode.strict_decoder import StrictDecoder
 from shards.encode.transcode import FrameSource, Transcoder, WrittenVideo
+from shards.errors import BadVideo
 from shards.format.settings import GOP_CODECS, ShardSettings, Source
 from shards.format.tars import TarWriter, Window
 
@@ -25,7 +26,9 @@ SAMPLE_VERSION = 1
 def open_source(source: Source) -> FrameSource:
     """Open a source, a file or a folder of JPEGs. Raises BadVideo if it contains no video."""
     if source.path.is_dir():
-        return JpegFolder(source.path, Fraction(source.fps or FALLBACK_RATE))
+        return JpegFolder(source.path, Fraction(source.fps or FALLBACK_RATE), source.frames)
+    if source.frames and source.path.exists():
+        raise BadVideo("list", "the list has numbers of frames, but this is not a folder of frames")
     return StrictDecoder(source.path, probe(source.path))
 
 
@@ -36,9 +39,10 @@ def write_mp4(
 
     Raises BadVideo if the source cannot become a sample.
     """
+    _check_segment(source, frame_source.probe_result)
     if isinstance(frame_source, JpegFolder):
         may_remux = settings.codec == "mjpeg" and settings.rate in (None, frame_source.rate)
-        may_remux = may_remux and bool(frame_source.headers)
+        may_remux = may_remux and bool(frame_source.headers) and source.start is None
         obstacle = frame_source.find_remux_obstacle() if may_remux else ""
         if may_remux and not obstacle:
             return remux_jpegs(frame_source, settings, window)
@@ -52,6 +56,18 @@ def write_mp4(
     return video
 
 
+def _check_segment(source: Source, probed: ProbeResult) -> None:
+    """Raise BadVideo if the segment of a source begins after its last frame."""
+    if source.start is None or source.if_longer or not probed.times:
+        return
+    if source.start > probed.times[-1]:
+        raise BadVideo(
+            "segment",
+            f"the segment begins at {source.start:g} s, the video ends at {probed.duration:g} s: "
+            "correct the list",
+        )
+
+
 def _describe(
     source: Source, probed: ProbeResult, video: WrittenVideo, settings: ShardSettings
 ) -> dict[str, Any]:
@@ -60,7 +76,7 @@ def _describe(
         "key": source.key,
         "source": source.name,
         "labels": list(source.all_labels),
-        "segment": None if source.start is None else [source.start, source.end],
+        "segment": _segment(source, probed),
         "segments": [list(segment) for segment in source.segments],
         "codec": settings.codec,
         "frames": video.frames,
@@ -79,6 +95,14 @@ def _describe(
         },
         "notes": [*video.notes, *probed.notes],
     }
+
+
+def _segment(source: Source, probed: ProbeResult) -> list[float | None] | None:
+    """Return start and end in seconds of the part of the source that was used; None for all."""
+    if source.frames:
+        first, count = source.frames
+        return [first / float(probed.rate), (first + count) / float(probed.rate)]
+    return None if source.start is None else [source.start, source.end]
 
 
 def _to_npy(array: np.ndarray) -> bytes:

@@ -106,12 +106,12 @@ def find_splits(path: Path) -> list[Path]:
     return splits
 
 
-def read_set_classes(root: Path, except_split: str = "") -> tuple[str, ...]:
-    """Return the class names of a shard set, from a finished split other than `except_split`.
+def read_set_classes(root: Path, except_split: str = "") -> tuple[str, tuple[str, ...]]:
+    """Return a finished split other than `except_split`, and its class names.
 
-    () if there is none. Raises ShardError for a damaged manifest.
+    "" and () if there is none. Raises ShardError for a damaged manifest.
     """
     for path in sorted(root.glob(f"*/{MANIFEST}")):
         if path.parent.name != except_split:
-            return tuple(read_manifest(path.parent)["classes"])
-    return ()
+            return path.parent.name, tuple(read_manifest(path.parent)["classes"])
+    return "", ()

@@ -47,6 +47,7 @@ class Source:
         segments: labelled parts (start, end, label) of a sample with several.
         fps: frame rate of a folder of frames.
         if_longer: cut only if the file is longer than the segment, which it may be already.
+        frames: first frame, from 0, and number of frames of a folder of frames; () for all.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Source:
     segments: tuple[tuple[float, float, int], ...] = ()
     fps: str = ""
     if_longer: bool = False
+    frames: tuple[int, ...] = ()
 
     @property
     def all_labels(self) -> tuple[int, ...]:
@@ -67,7 +69,10 @@ class Source:
 
     def to_json(self) -> dict[str, Any]:
         """Return the source as a JSON object."""
-        return asdict(self) | {"path": str(self.path), "name": self.name or self.path.name}
+        data = asdict(self) | {"path": str(self.path), "name": self.name or self.path.name}
+        if not self.frames:  # the fingerprints of sets depend on this object
+            del data["frames"]
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Source:
@@ -75,6 +80,7 @@ class Source:
         converted = {
             "path": Path(data["path"]),
             "labels": tuple(data["labels"]),
+            "frames": tuple(data.get("frames", ())),
             "segments": tuple((start, end, label) for start, end, label in data["segments"]),
         }
         return cls(**(data | converted))

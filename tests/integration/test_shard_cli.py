@@ -64,11 +64,14 @@ def test_bad_videos_are_listed_and_the_exit_code_says_so(videos, tmp_path):
     assert len(open_split(tmp_path, "train")) == 4
 
 
-def test_a_training_list_with_a_row_without_a_label(videos, tmp_path):
-    rows = ["class 0,v0,0,0,train", ",v1,0,0,train", "class 0,v2,0,0,train", "class 1,v3,0,0,train"]
-    header = "label,youtube_id,time_start,time_end,split"
-    (tmp_path / "k.csv").write_text("\n".join([header, *rows]) + "\n")
-    arguments = options(videos, tmp_path / "set", "kinetics400", tmp_path / "k.csv")
+def test_a_training_list_with_a_video_without_a_label(videos, tmp_path):
+    database = {
+        f"v{n}": {"subset": "training", "duration": 0.4, "annotations": [
+            {"segment": [0, 0.4], "label": f"class {n % 2}"}] if n != 1 else []}
+        for n in range(4)
+    }  # fmt: skip
+    (tmp_path / "anet.json").write_text(json.dumps({"database": database}))
+    arguments = options(videos, tmp_path / "set", "activitynet", tmp_path / "anet.json")
     done = run(*arguments)
     assert "1 of 4 samples without a label (v1" in done.stdout
     command = [

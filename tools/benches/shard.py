@@ -19,7 +19,7 @@ from benches.report import Report
 from benches.synthetic_index import probe_index, synthetic_split
 from benches.timing import alternate
 from shards import ShardSettings, Source, build_split
-from shards.annotations.files import SUFFIXES
+from shards.annotations.video_folder import SUFFIXES
 from shards.build.plan import unique_keys
 from shards.encode.sample import open_source
 from shards.encode.transcode import Transcoder

@@ -113,9 +113,15 @@ def distances(found: Result, expected: Result) -> tuple[float, float]:
 
 def gpu_test_files(folder: Path) -> list[Path]:
     """Test files with tests that are marked `gpu`."""
-    marked = [p for p in sorted(folder.rglob("test_*.py")) if "pytest.mark.gpu" in p.read_text()]
+    marked = [
+        p
+        for p in sorted(folder.rglob("test_*.py"))
+        if "pytest.mark.gpu" in p.read_text(encoding="utf-8")
+    ]
     chosen = [path for path in marked if path.parent.name != "tools"]
-    return sorted(chosen, key=lambda path: "torch.compile" in path.read_text())  # slow ones last
+    return sorted(
+        chosen, key=lambda path: "torch.compile" in path.read_text(encoding="utf-8")
+    )  # slow ones last
 
 
 def _run_tests(job: Job, path: Path) -> None:

@@ -142,5 +142,5 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(sources, tmp_path):
 
 
 def test_classes_must_mean_the_same_in_all_splits(small_set):
-    with pytest.raises(ShardError, match="the other splits have other classes"):
+    with pytest.raises(ShardError, match="split train has other classes"):
         build_split(small_set.sources, small_set.root, "val", ["two", "one"], SETTINGS)
