@@ -1,8 +1,9 @@
-"""Networks for deployment: folded batch norms, torch.export, ONNX."""
+"""Networks for deployment: folded batch norms, torch.export, ONNX, safetensors."""
 
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from dsanet.errors import ModelError, require
+from dsanet.metadata import ExportMetadata
 from dsanet.recognizer import Recognizer
 
 
@@ -83,8 +85,24 @@ def export_program(model: Recognizer, shape: ClipShape) -> torch.export.Exported
     return torch.export.export(model.eval(), (example,), dynamic_shapes=dynamic)
 
 
-def export_onnx(program: torch.export.ExportedProgram, path: str | Path) -> None:
-    """Write an exported network as ONNX: input ``clips``, output ``logits``.
+def save_program(
+    program: torch.export.ExportedProgram, path: str | Path, metadata: ExportMetadata | None = None
+) -> None:
+    """Write an exported network as a .pt2 archive, with its metadata in `metadata.json`.
+
+    To read it: ``files = {"metadata.json": ""}; torch.export.load(path, extra_files=files)``.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    texts = metadata.texts() if metadata else {}
+    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(texts)})
+
+
+def export_onnx(
+    program: torch.export.ExportedProgram, path: str | Path, metadata: ExportMetadata | None = None
+) -> None:
+    """Write an exported network as ONNX: input ``clips``, output ``logits``, axis 0 ``batch``.
+
+    The metadata becomes the model's ``metadata_props``.
 
     Raises:
         ModelError: if onnx or onnxscript is not installed.
@@ -98,7 +116,32 @@ def export_onnx(program: torch.export.ExportedProgram, path: str | Path) -> None
         ) from error
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     onnx_program = torch.onnx.export(
-        program, dynamo=True, input_names=["clips"], output_names=["logits"], verbose=False
+        program,
+        dynamo=True,
+        input_names=["clips"],
+        output_names=["logits"],
+        # The shapes are those of the program; this gives the dynamic axis its name.
+        dynamic_shapes={"clips": {0: "batch"}},
+        verbose=False,
     )
     assert onnx_program is not None
+    if metadata:
+        onnx_program.model.metadata_props.update(metadata.texts())
     onnx_program.save(str(path))
+
+
+def save_safetensors(
+    model: nn.Module, path: str | Path, metadata: ExportMetadata | None = None
+) -> None:
+    """Write a network's weights as safetensors, under this package's names, with its metadata.
+
+    Raises:
+        ModelError: if safetensors is not installed.
+    """
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise ModelError("writing safetensors needs a package: pip install safetensors") from error
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, {"format": "pt", **(metadata.texts() if metadata else {})})

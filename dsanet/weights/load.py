@@ -91,6 +91,28 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     return _WeightLoader(model, file, layout, renamed(state, layout, file), left_out).load()
 
 
+def normalisation_of(path: str | Path) -> dict[str, RGB]:
+    """The options `mean` and `std` with which a network must be built for a file of weights.
+
+    Empty where neither the file nor its layout tells.
+
+    Raises:
+        ModelError: no such file, not a file of tensors, or an unknown layout.
+    """
+    file = read_file(find_weights(Path(path)))
+    state, _ = weights_of(file)
+    layout = recognise(state, file)
+    mean, std = _normalisation(layout, stated_by(file, layout, state))
+    return {"mean": mean, "std": std} if mean and std else {}
+
+
+def _normalisation(layout: Layout, stated: Stated) -> tuple[RGB | None, RGB | None]:
+    """What a file states, or what is usual for its layout."""
+    if stated.mean is not None and stated.std is not None:
+        return stated.mean, stated.std
+    return layout.mean, layout.std
+
+
 def _check_shift(model: nn.Module, layout: Layout, state: State, file: WeightsFile) -> None:
     """Refuse a file whose network shifts other features over time than this one.
 
@@ -125,14 +147,13 @@ def _check_normalisation(
     Where the file does not state it, the layout's usual one is compared, unless the network has
     been given values of its own.
     """
-    is_stated = stated.mean is not None and stated.std is not None
-    mean, std = (stated.mean, stated.std) if is_stated else (layout.mean, layout.std)
+    mean, std = _normalisation(layout, stated)
     if mean is None or std is None or not hasattr(model, "mean"):
         return
     our_mean, our_std = cast(Recognizer, model).mean, cast(Recognizer, model).std
     if _is_close(mean, our_mean) and _is_close(std, our_std):
         return
-    if not is_stated and (our_mean, our_std) != (MEAN, STD):
+    if stated.mean is None and (our_mean, our_std) != (MEAN, STD):
         return
     raise ModelError(
         f"{file.path}: a {layout.name} checkpoint of a network that normalises frames with mean "

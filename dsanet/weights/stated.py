@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
+from dsanet.metadata import KEY
 from dsanet.recognizer import MEAN, RGB, STD
 from dsanet.weights.files import WeightsFile
 from dsanet.weights.layouts import OWN, Layout, State
 
-METADATA = "dsanet"  # key of this package's metadata in a safetensors file
 LONGEST = 1 << 20  # characters of a configuration that are read
 BLOCK_SHIFT = "shifts the input of whole blocks (shift_place block), not of first convolutions"
 POOLING = "pools over time before res3 (temporal_pool)"
@@ -111,8 +111,8 @@ def _values(state: State, name: str) -> RGB | None:
 def _of_this_package(file: WeightsFile) -> tuple[RGB | None, RGB | None]:
     """Of the settings in a run's checkpoint, or of the metadata of an exported file."""
     network: Any = None
-    if METADATA in file.metadata:
-        network = _json(file.metadata[METADATA], "network")
+    if KEY in file.metadata:
+        network = _json(file.metadata[KEY], "network")
     elif isinstance(file.content, dict) and isinstance(file.content.get("config"), dict):
         network = file.content["config"].get("network")
     if not isinstance(network, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,14 @@ from torch import nn
 
 import dsanet
 from dsanet import ModelError, build_model
-from dsanet.inference import ClipShape, export_onnx, export_program, fold_batch_norms
+from dsanet.exporting import describe
+from dsanet.inference import (
+    ClipShape,
+    export_onnx,
+    export_program,
+    fold_batch_norms,
+    save_program,
+)
 
 ROOT = Path(__file__).parents[2]
 SHAPE = ClipShape(segments=4, frames=3, size=32)
@@ -68,7 +76,14 @@ def test_torch_export(name):
 def check_onnx(model, path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    export_onnx(export_program(model, SHAPE), path)
+    onnx = pytest.importorskip("onnx")
+    metadata = describe(model, "a network", {}, SHAPE, ["a", "b", "c", "d", "é"])
+    export_onnx(export_program(model, SHAPE), path, metadata)
+    proto = onnx.load(path)
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+    entries = {entry.key: entry.value for entry in proto.metadata_props}
+    assert {name: entries[name] for name in metadata.texts()} == metadata.texts()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         x = clip(batch)
@@ -92,10 +107,12 @@ def test_onnx_of_every_network(name, fold, tmp_path):
 
 def test_a_saved_program_gives_the_same_logits(tmp_path):
     model = trained("dsa_tsm_r50")
-    torch.export.save(export_program(model, SHAPE), tmp_path / "model.pt2")
-    x = clip(3)
+    metadata = describe(model, "dsa_tsm_r50", {"width": 16}, SHAPE, ["a", "b", "c", "d", "é"])
+    save_program(export_program(model, SHAPE), tmp_path / "model.pt2", metadata)
+    x, files = clip(3), {"metadata.json": ""}
     with torch.no_grad():
-        read = torch.export.load(tmp_path / "model.pt2").module()
+        read = torch.export.load(tmp_path / "model.pt2", extra_files=files).module()
+        assert json.loads(files["metadata.json"]) == metadata.texts()
         torch.testing.assert_close(read(x), model(x), rtol=1e-4, atol=1e-4)
 
 
@@ -124,7 +141,7 @@ def test_tool(tmp_path):
     [
         (("--model", "nope", "--num-classes", "5", "--out", "x.pt2"), 2, "unknown network 'nope'"),
         (("--model", "i3d_r18", "--out", "x.pt2"), 2, "--model needs --num-classes"),
-        (("--model", "i3d_r18", "--num-classes", "5", "--out", "x.txt"), 2, ".onnx or .pt2"),
+        (("--model", "i3d_r18", "--num-classes", "5", "--out", "x.txt"), 2, ".onnx, .pt2"),
         (("--checkpoint", "/nowhere", "--out", "x.pt2"), 1, "/nowhere"),
     ],
 )

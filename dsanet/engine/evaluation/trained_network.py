@@ -22,6 +22,7 @@ class TrainedNetwork:
     Attributes:
         model: the network, on the CPU, in evaluation mode.
         name: its name in `dsanet.list_models()`.
+        network: options with which it was built.
         sampling: of the frames it was trained on.
         classes: names, in the order of the logits.
         size: side of its training crops in pixels.
@@ -32,6 +33,7 @@ class TrainedNetwork:
 
     model: nn.Module
     name: str
+    network: dict[str, Any]
     sampling: SamplingConfig
     classes: tuple[str, ...]
     size: int
@@ -64,6 +66,14 @@ def load_trained(path: Path, which: str = "last", report: Report = warn) -> Trai
     )
     model.load_state_dict(weights_to_evaluate(content))
     model.eval()
-    size = config["augment"]["size"]
-    name, samples, shards = config["model"], content["samples"], content["shards"]
-    return TrainedNetwork(model, name, sampling, classes, size, source, samples, shards)
+    return TrainedNetwork(
+        model,
+        name=config["model"],
+        network=config["network"],
+        sampling=sampling,
+        classes=classes,
+        size=config["augment"]["size"],
+        source=source,
+        samples=content["samples"],
+        shards=content["shards"],
+    )
