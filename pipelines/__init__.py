@@ -1,7 +1,7 @@
 """Loads batches of uint8 clips from a shard set: plans, reads and decodes them."""
 
 from pipelines.batch import Batch
-from pipelines.config import LoaderConfig
+from pipelines.config import LoaderConfig, RemoteConfig
 from pipelines.errors import LoaderError, LoaderUsageError
 from pipelines.eval_loader import EvalLoader
 from pipelines.plan.crops import AugmentConfig
@@ -20,6 +20,7 @@ __all__ = [
     "LoaderUsageError",
     "OrderConfig",
     "Rank",
+    "RemoteConfig",
     "SamplingConfig",
     "TrainLoader",
     "open_data",

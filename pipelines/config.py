@@ -12,6 +12,27 @@ from pipelines.plan.planner import OrderConfig
 
 
 @dataclass(frozen=True)
+class RemoteConfig:
+    """Limits of what is fetched from the URL of a set.
+
+    Attributes:
+        idle: seconds without a byte after which a fetch is given up.
+        total: seconds that one file may take.
+        redirects: whether http may lead to `any` other server, or to the `same_host` only.
+    """
+
+    idle: float = 60.0
+    total: float = 3600.0
+    redirects: Literal["same_host", "any"] = "same_host"
+
+    def __post_init__(self) -> None:
+        check_choices(self, "loader.remote.", LoaderUsageError)
+        for name in ("idle", "total"):
+            value = getattr(self, name)
+            _require(value > 0, f"remote.{name}", "be more than 0", value)
+
+
+@dataclass(frozen=True)
 class LoaderConfig:
     """How videos are read, decoded and passed to the training loop.
 
@@ -36,9 +57,11 @@ class LoaderConfig:
         stage: copy tars to `scratch` before reading: `all` of them, those of this node's `lanes`
             (order.kind local), or `auto`: all under SLURM, else none.
         scratch: folder on a local disk for staged tars; null: SLURM_TMPDIR.
+        remote: limits of fetching a set from a URL.
         bad_share: share of bad videos (beyond 8 videos) at which the job stops.
         watchdog: seconds without a batch after which the stacks of all threads are printed.
-        hang: seconds without a batch after which the job is stopped; 0: never.
+        hang: seconds without a batch, or without a byte of tars that are copied, after which the
+            job is stopped; 0: never.
     """
 
     reader: Literal["frames", "webdataset"] = "frames"
@@ -54,6 +77,7 @@ class LoaderConfig:
     ahead_mb: int = 2048
     stage: Literal["off", "auto", "all", "lanes"] = "auto"
     scratch: Path | None = None
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
     bad_share: float = 0.01
     watchdog: float = 60.0
     hang: float = 1800.0

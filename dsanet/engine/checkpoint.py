@@ -13,7 +13,7 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,15 +63,6 @@ def fingerprint(path: Path) -> str:
     """First 16 digits of a checkpoint's SHA-256, from its name or else from its content."""
     match = NAME.fullmatch(path.name)
     return match[2] if match else _digest(path)
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Add `path` to an OSError; those of a write or a sync do not name their file."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class CheckpointFolder:

@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from dsanet.engine.checkpoint import naming
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.first_process import on_first_process
 from dsanet.variables import read_number
+from shards.format.files import naming
 
 NAME = "lock"
 RENEWAL_SECONDS = 30.0

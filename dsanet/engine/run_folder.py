@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dsanet.engine.checkpoint import CheckpointFolder, naming
+from dsanet.engine.checkpoint import CheckpointFolder
 from dsanet.engine.config import TrainConfig, dump
 from dsanet.engine.environment import git_state, versions
 from dsanet.engine.errors import EngineError, UsageError
-from shards.format.files import write_atomic
+from shards.format.files import naming, write_atomic
 
 
 class RunFolder:

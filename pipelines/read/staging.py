@@ -1,49 +1,36 @@
 """Copies tars to node-local scratch, so that a network disk is read once and in order.
 
-One process of a node copies; the others wait for its lock. A tar gets its name when it is complete
-and its SHA-256 equals the manifest's, so an interrupted copy continues with the next tar. When
-copying fails (no space, a failing disk), a warning is printed and the original is read.
+When copying fails (no space, a failing disk), a warning is printed and the original is read.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import fcntl
 import hashlib
 import os
-import shutil
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from dsanet.errors import require
-from dsanet.terminal import print_line
 from dsanet.variables import read_number
 from pipelines.config import LoaderConfig
-from pipelines.errors import LoaderError, LoaderUsageError
+from pipelines.errors import HangError, LoaderError, LoaderUsageError
 from pipelines.read.filesystems import filesystem, is_network
-from pipelines.read.thread_pool import ThreadPool
+from pipelines.read.scratch import (
+    copy_tars,
+    copy_verified,
+    is_complete,
+    locked,
+    log,
+    require_space,
+    scratch_folder,
+)
+from pipelines.read.transfer import StallFlag
 from shards import Split
-
-CHUNK = 8 << 20
-MARGIN = 1 << 30  # bytes left free on the scratch disk
-
-
-def log(message: str) -> None:
-    """Print one line on stderr."""
-    print_line(message, error=True)
-
-
-def scratch_folder(config: LoaderConfig) -> Path | None:
-    """Node-local scratch: loader.scratch, else SLURM_TMPDIR, else None."""
-    folder = config.scratch or os.environ.get("SLURM_TMPDIR")
-    return Path(folder) if folder else None
+from shards.format.files import open_regular
 
 
 def stage(split: Split, config: LoaderConfig, tars: Iterable[int] | None = None) -> Split:
@@ -54,6 +41,7 @@ def stage(split: Split, config: LoaderConfig, tars: Iterable[int] | None = None)
 
     Raises:
         LoaderUsageError: for loader.stage all or lanes without a scratch folder.
+        HangError: when no byte is copied for `loader.hang` seconds.
     """
     if config.stage == "off" or (config.stage == "auto" and "SLURM_JOB_ID" not in os.environ):
         return split
@@ -64,122 +52,42 @@ def stage(split: Split, config: LoaderConfig, tars: Iterable[int] | None = None)
         return split
     numbers = sorted(set(range(len(split.tars)) if tars is None else tars))
     try:
-        return _stage_tars(split, scratch, numbers, config.read_threads)
+        return _stage_tars(split, scratch, numbers, config)
+    except HangError:
+        raise
     except (OSError, LoaderError) as error:
         log(f"warning: tars are not staged, reading them from {split.root}: {error}")
         return split
 
 
-def _stage_tars(split: Split, scratch: Path, numbers: list[int], threads: int) -> Split:
+def _stage_tars(split: Split, scratch: Path, numbers: list[int], config: LoaderConfig) -> Split:
     identity = hashlib.sha256(repr(split.manifest["tars"]).encode()).hexdigest()[:12]
     folder = scratch / f"dsanet-{identity}" / split.name
     entries = split.manifest["tars"]
-    with locked(folder):
+    with locked(folder, config.hang):
         missing = [n for n in numbers if not is_complete(folder, entries[n])]
         size = sum(entries[n]["size"] for n in missing)
         require_space(folder, size, str(split.root))
         if missing:
             log(f"staging {len(missing)} tars ({size / 1e9:.2f} GB) to {folder}")
         paths = {entries[number]["name"]: split.tars[number] for number in missing}
+
+        def copy_one(entry: dict[str, Any], flag: StallFlag) -> None:
+            path = paths[entry["name"]]
+            copy_verified(lambda: open_regular(path), folder / entry["name"], entry, flag)
+
         copy_tars(
             [entries[number] for number in missing],
-            lambda entry: paths[entry["name"]].open("rb"),
-            folder,
-            threads,
+            copy_one,
+            config.read_threads,
+            config.hang,
+            f"tars from {split.root} to {folder} (loader.hang)",
         )
     local = copy.copy(split)
     local.tars = list(split.tars)
     for number in numbers:
         local.tars[number] = folder / entries[number]["name"]
     return local
-
-
-def is_complete(folder: Path, entry: dict[str, Any]) -> bool:
-    """Whether the tar of a manifest entry is in `folder`, in full size."""
-    path = folder / entry["name"]
-    return path.exists() and path.stat().st_size == entry["size"]
-
-
-def require_space(folder: Path, size: int, source: str) -> None:
-    """Raise LoaderError unless `folder` has room for `size` bytes of `source`."""
-    free = shutil.disk_usage(folder).free
-    if size and size + MARGIN > free:
-        raise LoaderError(
-            f"{folder}: {free / 1e9:.1f} GB free, but {source} needs {(size + MARGIN) / 1e9:.1f} "
-            "GB; free some space, or choose another loader.scratch"
-        )
-
-
-def copy_tars(
-    entries: Sequence[dict[str, Any]],
-    open_source: Callable[[dict[str, Any]], AbstractContextManager[BinaryIO]],
-    folder: Path,
-    threads: int,
-) -> None:
-    """Copy the tars of manifest entries into `folder`, several at a time, and print the speed.
-
-    After a failure no further copy begins, and those under way are completed.
-
-    Raises:
-        OSError, LoaderError: the first failure of a copy.
-    """
-    if not entries:
-        return
-    failed = threading.Event()
-
-    def copy_one(entry: dict[str, Any]) -> None:
-        if failed.is_set():
-            return
-        try:
-            with open_source(entry) as source:
-                copy_verified(source, folder, entry)
-        except BaseException:
-            failed.set()
-            raise
-
-    start = time.perf_counter()
-    pool = ThreadPool(min(threads, len(entries)), "loader-stage")
-    try:
-        pool.map(copy_one, entries)
-    finally:
-        failed.set()  # where the wait was interrupted
-        pool.close()
-    seconds, size = time.perf_counter() - start, sum(entry["size"] for entry in entries)
-    log(
-        f"copied {len(entries)} tars ({size / 1e9:.2f} GB) in {seconds:.1f} s: "
-        f"{size / 1e6 / seconds:.0f} MB/s"
-    )
-
-
-def copy_verified(source: BinaryIO, folder: Path, entry: dict[str, Any]) -> None:
-    """Copy the tar of a manifest entry into `folder`; it gets its name once it is verified.
-
-    LoaderError for a SHA-256 other than the manifest's.
-    """
-    target = folder / entry["name"]
-    partial, digest = target.with_name(f".{target.name}.part"), hashlib.sha256()
-    with open(partial, "wb") as out:
-        while block := source.read(CHUNK):
-            digest.update(block)
-            out.write(block)
-        out.flush()
-        os.fsync(out.fileno())
-    if digest.hexdigest() != entry["sha256"]:
-        partial.unlink()
-        raise LoaderError(
-            f"{target.name}: its SHA-256 is not the manifest's, so it is damaged; check the set "
-            "with tools/shard.py verify"
-        )
-    partial.replace(target)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Create `folder` and hold its lock, so that one process of a node copies at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def lane_tars(split: Split, order: np.ndarray, ranks: Iterable[int], world: int) -> np.ndarray:

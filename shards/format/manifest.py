@@ -38,12 +38,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path, remedy = folder / MANIFEST, f"run tools/shard.py reindex {folder}"
     try:
-        manifest: dict[str, Any] = json.loads(read_regular(path, MAX_BYTES).decode())
+        content = read_regular(path, MAX_BYTES)
     except FileNotFoundError:
         raise ShardError(_explain_missing_split(folder)) from None
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ShardError(f"{path} is damaged ({printable(reason, 200)}); {remedy}") from None
+    except OSError as error:
+        raise ShardError(f"{path} is damaged ({error.strerror}); {remedy}") from None
+    return parse_manifest(content, path, remedy)
+
+
+def parse_manifest(content: bytes, path: Path | str, remedy: str) -> dict[str, Any]:
+    """Parse and check the content of a manifest.
+
+    path, remedy: where it is from, and what a user can do where it is damaged, for messages.
+
+    Raises:
+        ShardError: if it is damaged.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"{path} is damaged ({printable(error, 200)}); {remedy}") from None
     if not isinstance(manifest, dict):
         raise ShardError(f"{path} is damaged: it is not a JSON object; {remedy}")
     check_version(manifest, path)
@@ -52,7 +66,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_version(manifest: dict[str, Any], path: Path) -> None:
+def check_version(manifest: dict[str, Any], path: Path | str) -> None:
     """Raise ShardError for a format that this version of the project cannot read."""
     if manifest.get("format") != FORMAT:
         raise ShardError(f"{path} is not the manifest of a shard set")

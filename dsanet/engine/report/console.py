@@ -19,8 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dsanet.engine.checkpoint import naming
 from dsanet.errors import printable
+from shards.format.files import naming
 
 
 def format_duration(seconds: float) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import LoaderConfig, open_data
+from pipelines import LoaderConfig, LoaderError, open_data
+from pipelines.read import scratch as scratch_module
 from pipelines.read import staging
 from shards import ShardError, open_split
 
@@ -37,15 +38,15 @@ def files(folder: Path) -> set[Path]:
 
 def test_nothing_of_a_remote_set_is_written_outside_of_scratch(hostile, tmp_path, monkeypatch):
     pytest.importorskip("fsspec")
-    monkeypatch.setattr(staging, "MARGIN", 1 << 20)
+    monkeypatch.setattr(scratch_module, "MARGIN", 1 << 20)
     before, scratch = files(tmp_path), tmp_path / "deep" / "scratch"
-    with pytest.raises(ShardError, match=r"tars\[0\]\.name must be a plain file name"):
+    with pytest.raises(LoaderError, match=r"tars\[0\]\.name must be a plain file name"):
         open_data(f"file://{hostile}", "train", LoaderConfig(scratch=scratch))
     assert files(tmp_path) == before
 
 
 def test_nothing_of_a_local_set_is_staged_outside_of_scratch(hostile, tmp_path, monkeypatch):
-    monkeypatch.setattr(staging, "MARGIN", 1 << 20)
+    monkeypatch.setattr(scratch_module, "MARGIN", 1 << 20)
     before, scratch = files(tmp_path), tmp_path / "deep" / "scratch"
     with pytest.raises(ShardError, match=r"tars\[0\]\.name must be a plain file name"):
         staging.stage(open_split(hostile, "train"), LoaderConfig(scratch=scratch, stage="all"))

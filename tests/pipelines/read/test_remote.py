@@ -14,7 +14,7 @@ from pipelines import (
     LoaderError,
     open_data,
 )
-from pipelines.read import staging as st
+from pipelines.read import scratch as st
 from tests.pipelines.loaders import batches, same, train
 
 
@@ -99,13 +99,13 @@ def test_a_set_in_an_s3_bucket(split, tmp_path, capfd, monkeypatch):
 def test_an_error_of_a_store_becomes_one_line(split, tmp_path, monkeypatch, fault, message):
     fsspec = pytest.importorskip("fsspec")
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise fault
 
-    monkeypatch.setattr(fsspec, "open", refuse)
+    monkeypatch.setattr(fsspec.core, "url_to_fs", refuse)
     with pytest.raises(LoaderError, match=message) as caught:
         open_data("s3://bucket/set", "train", LoaderConfig(scratch=tmp_path))
-    assert "s3://bucket/set/train/manifest.json" in str(caught.value)
+    assert "s3://bucket/set/train" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,11 @@ from pipelines import (
     Rank,
     SamplingConfig,
 )
+from pipelines.errors import HangError
+from pipelines.read import scratch
 from pipelines.read import staging as st
 from shards import Split, open_split
+from tests.alarm import alarm
 from tests.pipelines.loaders import batches, same, train
 
 
@@ -46,7 +51,7 @@ def staged_config(tmp_path: Path, **changes: object) -> LoaderConfig:
 @pytest.fixture(autouse=True)
 def small_margin(monkeypatch):
     """Test machines may have little free space."""
-    monkeypatch.setattr(st, "MARGIN", 1 << 20)
+    monkeypatch.setattr(scratch, "MARGIN", 1 << 20)
 
 
 def test_staged_tars_are_read_instead_of_the_originals(split, copy, tmp_path):
@@ -87,7 +92,7 @@ def test_several_tars_are_copied_at_once_and_the_speed_is_printed(
 def test_a_failing_copy_ends_the_others(copy, tmp_path, monkeypatch, capfd):
     copied = []
 
-    def fail(source, folder, entry):
+    def fail(source, target, entry, flag):
         copied.append(entry["name"])
         raise OSError(5, "Input/output error")
 
@@ -95,6 +100,59 @@ def test_a_failing_copy_ends_the_others(copy, tmp_path, monkeypatch, capfd):
     assert st.stage(copy, staged_config(tmp_path, read_threads=2)).tars == copy.tars
     assert "not staged" in capfd.readouterr().err
     assert 1 <= len(copied) <= 2
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_source_that_never_answers_ends_the_staging(copy, tmp_path, monkeypatch, files):
+    answer, real = threading.Event(), st.open_regular
+
+    def hanging(path):
+        if path in copy.tars[:files]:
+            answer.wait(60)
+        return real(path)
+
+    monkeypatch.setattr(st, "open_regular", hanging)
+    config = staged_config(tmp_path, read_threads=3, hang=0.5)
+    with alarm(), pytest.raises(HangError, match=r"no byte for 0\.5 s while copying tars from"):
+        st.stage(copy, config)
+    answer.set()  # too late: nothing more is written
+    deadline = time.monotonic() + 10
+    while any(t.name.startswith("loader-stage") for t in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    left = [path.name for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
+    assert not set(left) & {path.name for path in copy.tars[:files]}
+    assert not [name for name in left if name.endswith(".part")]
+
+
+@pytest.mark.parametrize("copying", [False, True])
+def test_the_wait_for_a_process_that_copies_nothing_ends(tmp_path, copying):
+    locked, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with scratch.locked(tmp_path):
+            locked.set()
+            for number in range(40):
+                if copying:
+                    (tmp_path / "x").write_text(str(number))
+                elif release.wait(30):
+                    return
+                time.sleep(0.05)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert locked.wait(10)
+    try:
+        with alarm():
+            if copying:  # it holds the lock for longer than the limit, but it copies
+                with scratch.locked(tmp_path, 1.5):
+                    assert (tmp_path / "x").read_text() == "39"
+            else:
+                with pytest.raises(HangError, match=f"process {os.getpid()} on .* its lock"):
+                    scratch.locked(tmp_path, 0.5).__enter__()
+    finally:
+        release.set()
+        holder.join(30)
 
 
 def test_lanes_stages_only_the_tars_of_the_node(copy, tmp_path, monkeypatch):
@@ -112,7 +170,7 @@ def test_lanes_stages_only_the_tars_of_the_node(copy, tmp_path, monkeypatch):
 
 
 def test_no_space_on_the_scratch_disk(copy, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(st, "MARGIN", 1 << 60)
+    monkeypatch.setattr(scratch, "MARGIN", 1 << 60)
     assert st.stage(copy, staged_config(tmp_path)).tars == copy.tars
     warning = capfd.readouterr().err
     assert "not staged" in warning
