@@ -15,16 +15,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benches.report import Report
+from benches.report import Report, failure
+from benches.videos import CACHE_VARIABLE
 
 from dsanet.engine.launch.distributed import use_device
 from dsanet.engine.main import run_command
 
+SCRIPT = Path(__file__).resolve()
 BENCHMARKS = {
     "model": "training step and 8x3 inference, compared with the released formulation",
     "decode": "ways to decode, compared with other libraries",
@@ -33,12 +37,12 @@ BENCHMARKS = {
     "eval": "evaluation with 8 clips x 3 crops, compared with the network alone",
     "shard": "making shards, compared with plain ffmpeg",
 }
-# `all` is sized to take eight minutes on a machine with a GPU.
+# What `all` runs, in this order, sized for a machine with a GPU.
 ALL = {
     "model": ["--frames", "4", "--parts", "train"],
-    "loader": [],
-    "train": ["--start"],
     "decode": ["--seconds", "2", "--blocks", "2", "--copies", "8", "--peer-videos", "32"],
+    "train": ["--start"],
+    "loader": [],
 }
 
 
@@ -60,26 +64,40 @@ def parse() -> argparse.Namespace:
 
 
 def run_all(json: Path | None) -> int:
-    """Run several benchmarks one after another; if one fails, report it and go on."""
+    """Run several benchmarks one after another, each in a process with a GPU to itself.
+
+    If one fails, its JSON file keeps its rows, and the others go on. They share generated videos.
+    """
     failed, begun = [], time.perf_counter()
-    for name, words in ALL.items():
-        module, start = importlib.import_module(f"benches.{name}"), time.perf_counter()
-        parser = argparse.ArgumentParser()
-        module.add_arguments(parser)
-        report = Report(name, json.with_name(f"{json.stem}-{name}.json") if json else None)
-        report.environment["arguments"] = words
-        try:
-            module.run(parser.parse_args(words), report)
-        except Exception as error:
-            traceback.print_exc()
-            report.add(failed=f"{type(error).__name__}: {error}")
-            failed.append(name)
-        report.environment["seconds"] = time.perf_counter() - start
-        report.write()
+    with TemporaryDirectory(prefix="dsanet-bench-") as clips:
+        environment = {CACHE_VARIABLE: clips} | os.environ
+        for name, words in ALL.items():
+            command = [sys.executable, str(SCRIPT), name, *words]
+            if json:
+                command += ["--json", str(json.with_name(f"{json.stem}-{name}.json"))]
+            if subprocess.run(command, env=environment).returncode:
+                failed.append(name)
     print(f"{', '.join(ALL)}: {time.perf_counter() - begun:.0f} s")
     if failed:
-        print(f"error: failed: {', '.join(failed)}; see the tracebacks above", file=sys.stderr)
+        print(f"error: failed: {', '.join(failed)}; see their errors above", file=sys.stderr)
     return 1 if failed else 0
+
+
+def run_one(args: argparse.Namespace) -> int:
+    """Run one benchmark; an error becomes a row of its JSON file too."""
+    report, start = Report(args.benchmark, args.json), time.perf_counter()
+    try:
+        importlib.import_module(f"benches.{args.benchmark}").run(args, report)
+    except Exception as error:
+        report.add(failed=failure(error))
+        raise
+    finally:
+        report.environment["seconds"] = time.perf_counter() - start
+        report.write()
+    report.table()
+    if report.failures:
+        print(f"error: {report.failures} failed; see `failed` in the table", file=sys.stderr)
+    return 1 if report.failures else 0
 
 
 def main() -> int:
@@ -88,10 +106,7 @@ def main() -> int:
         return run_all(args.json)
     if "device" in args:
         args.device = str(use_device(args.device))
-    report = Report(args.benchmark, args.json)
-    importlib.import_module(f"benches.{args.benchmark}").run(args, report)
-    report.table()
-    return 0
+    return run_one(args)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import math
 import statistics
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +27,15 @@ import numpy as np
 import torch
 
 from benches.other_readers import READERS, VideoDataset, dali_files
-from benches.report import Report
+from benches.report import Report, failure
 from benches.shard_sets import extract, jpeg_folders, make_shards
 from benches.timing import cores, cpu_seconds
 from benches.videos import kind_of_videos, make_videos
-from pipelines import AugmentConfig, LoaderConfig, Rank, SamplingConfig, TrainLoader
+from pipelines import AugmentConfig, LoaderConfig, LoaderError, Rank, SamplingConfig, TrainLoader
 from pipelines.plan.planner import TrainPlanner
 from shards import Split
 
+DALI_FILES = "DALI readers.file, folder of JPEGs"
 MEASURED = ("videos_per_s", "cpu_ms", "spread", "stored_kb", "videos_a_block", "blocks")
 
 
@@ -135,6 +137,7 @@ class Contest:
         self.args, self.folder, self.videos = args, folder, videos
         self.contestants: list[Contestant] = []
         self.absent: list[str] = []
+        self.failed: dict[str, str] = {}
         self._loaders: list[TrainLoader] = []
         self.sampling = SamplingConfig(frames=args.frames)
         self.mjpeg = make_shards(folder, videos, "mjpeg", args.copies)
@@ -174,10 +177,14 @@ class Contest:
             self.absent.append("ours: JPEG frames on a GPU (no GPU here)")
 
     def _add_own(self, name: str, split: Split, batch_size: int, **settings: Any) -> None:
-        loader = TrainLoader(
-            split, self.sampling, AugmentConfig(), LoaderConfig(read_threads=4, **settings),
-            seed=0, batch_size=batch_size, rank=Rank(device=self.args.device),
-        )  # fmt: skip
+        try:
+            loader = TrainLoader(
+                split, self.sampling, AugmentConfig(), LoaderConfig(read_threads=4, **settings),
+                seed=0, batch_size=batch_size, rank=Rank(device=self.args.device),
+            )  # fmt: skip
+        except LoaderError as error:
+            self.fail(name, error)
+            return
         self._loaders.append(loader)
         epochs = itertools.count()
 
@@ -208,9 +215,13 @@ class Contest:
             for label, items in sets:
                 self._add_other(f"{reader}, {label}", reader, module, items, plan)
         stored = float(np.mean([sum(p.stat().st_size for p in paths) for paths in folders]))
-        call = dali_files(folders, plan, self.args)
-        count = -(-len(folders) // self.args.batch[0]) * self.args.batch[0]
-        self.add("DALI readers.file, folder of JPEGs", call, count, stored)
+        count, name = -(-len(folders) // self.args.batch[0]) * self.args.batch[0], DALI_FILES
+        try:
+            call = dali_files(folders, plan, self.args)
+        except Exception as error:  # of DALI's graph, such as a GPU out of memory
+            self.fail(name, error)
+            return
+        self.add(name, call, count, stored)
 
     def _add_other(self, name: str, reader: str, module: str, items: list[Any], plan: Any) -> None:
         try:
@@ -234,21 +245,41 @@ class Contest:
         ]
         self.add(name, call, len(items), float(np.mean(sizes)))
 
+    def fail(self, name: str, error: Exception) -> None:
+        """Note that a contestant cannot run, or raised."""
+        traceback.print_exc()
+        self.failed[name] = failure(error)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The fastest first, then those that failed, then those that cannot run here."""
+        rows = [contestant.row() for contestant in self.contestants if contestant.blocks]
+        rows.sort(key=lambda row: -row["videos_per_s"])
+        nothing = dict.fromkeys(MEASURED)
+        rows += [{"contestant": n, **nothing, "failed": why} for n, why in self.failed.items()]
+        return rows + [{"contestant": name, **nothing} for name in self.absent]
+
     def close(self) -> None:
         for loader in self._loaders:
             loader.close()
 
 
 def _measure(contest: Contest, args: argparse.Namespace, report: Report) -> None:
-    absent = [{"contestant": name} | dict.fromkeys(MEASURED) for name in contest.absent]
-    for contestant in contest.contestants:
-        contestant.warm_up(args.seconds)
-    for _ in range(args.blocks):
-        for contestant in contest.contestants:
-            contestant.time_block()
-        # Reported after each round, so that an interrupted run keeps its rounds.
-        rows = [contestant.row() for contestant in contest.contestants]
-        report.replace(sorted(rows, key=lambda row: -row["videos_per_s"]) + absent)
+    """Time all contestants in alternating blocks, each warmed up before its first one.
+
+    The rows are written after each block, so that an interrupted run keeps them. One that raises
+    gets a row that says so, and the others go on.
+    """
+    for number in range(args.blocks):
+        for contestant in list(contest.contestants):
+            try:
+                if not number:
+                    contestant.warm_up(args.seconds)
+                contestant.time_block()
+            except Exception as error:
+                contest.fail(contestant.name, error)
+                contest.contestants.remove(contestant)
+            report.replace(contest.rows())
+    report.failures += len(contest.failed)
 
 
 def plot(report: Report, path: Path) -> None:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,23 @@ def run(args: argparse.Namespace, report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
         split = _split(args, Path(folder))
         report.environment["clips"] = "given" if args.data else kind_of_videos()
-        with _OpenLoader(split, args) as loader:
-            _whole(loader, args, report)
-        if args.reader == "frames":
-            with _OpenLoader(split, args) as loader:
-                _stages(loader, args, report)
-        _overhead(make_tiny(Path(folder) / "tiny"), args, report)
-        _beside_training(split, args, report)
+        measurements: dict[str, Callable[[Split, argparse.Namespace, Report], None]] = {
+            "loader": _whole, "stages": _stages, "tiny videos": _overhead,
+            "beside training": _beside_training,
+        }  # fmt: skip
+        if args.reader != "frames":
+            del measurements["stages"]
+        for what, measure in measurements.items():
+            report.attempt({"what": what}, measure, split, args, report)
 
 
-def _overhead(split: Split, args: argparse.Namespace, report: Report) -> None:
+def _overhead(_: Split, args: argparse.Namespace, report: Report) -> None:
     """Time tiny videos, whose decoding costs almost nothing: an upper bound set by Python."""
+    with tempfile.TemporaryDirectory() as folder:
+        _time_tiny(make_tiny(Path(folder) / "tiny"), args, report)
+
+
+def _time_tiny(split: Split, args: argparse.Namespace, report: Report) -> None:
     augment = AugmentConfig(size=32, short_sides=(48, 48))
     with _OpenLoader(split, args, augment) as loader:
         for _ in loader.epoch(0):
@@ -118,7 +125,12 @@ def _epochs(loader: TrainLoader, seconds: float) -> Any:
         epoch += 1
 
 
-def _whole(loader: TrainLoader, args: argparse.Namespace, report: Report) -> None:
+def _whole(split: Split, args: argparse.Namespace, report: Report) -> None:
+    with _OpenLoader(split, args) as loader:
+        _time_whole(loader, args, report)
+
+
+def _time_whole(loader: TrainLoader, args: argparse.Namespace, report: Report) -> None:
     for _ in loader.epoch(0):
         pass
     if args.cold:
@@ -162,7 +174,12 @@ def _drop_cache(split: Split) -> None:
         os.close(descriptor)
 
 
-def _stages(loader: TrainLoader, args: argparse.Namespace, report: Report) -> None:
+def _stages(split: Split, args: argparse.Namespace, report: Report) -> None:
+    with _OpenLoader(split, args) as loader:
+        _time_stages(loader, args, report)
+
+
+def _time_stages(loader: TrainLoader, args: argparse.Namespace, report: Report) -> None:
     """Time each stage alone: milliseconds per video, and of CPU time."""
     source, decoder = loader.source, loader.source.make_decoder()
     spent: dict[str, list[float]] = {stage: [0.0, 0.0] for stage in STAGES}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from benches.kernels import compare
 from benches.released_network import ReleasedNetwork, normalise, plan_for
-from benches.report import Report
-from benches.timing import Timing, alternate
+from benches.report import Report, failure
+from benches.timing import Timing, time_block
 from dsanet import build_model, list_models
-from dsanet.complexity import View, count_model
+from dsanet.complexity import Complexity, View, count_model
 
 CLASSES = 400
 GROUPS = 2  # 8 clips are 2 groups of 4 snippets
@@ -89,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    """Report one row for each contestant and size; one that runs out of memory is a row too."""
+    """Report one row for each contestant and size; one that cannot run is a row too."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
     args.calls = args.calls or (10 if gpu else 2)
@@ -123,6 +125,11 @@ class Round:
         batch = args.batch or (32 if gpu else 2)
         batch = batch if part == "train" else max(batch // (GROUPS * CROPS), 1)
         self.size = Size(batch, View(4, frames, size), args.width or (64 if gpu else 32))
+        self.first_row = len(report.rows)
+        self.calls: dict[Contestant, Callable[[], None]] = {}
+        self.peaks: dict[Contestant, dict[str, float]] = {}
+        self.blocks: dict[Contestant, list[float]] = {}
+        self.failed: dict[Contestant, str] = {}
 
     def contestants(self) -> list[Contestant]:
         """The released formulation, this package's, and the TSN and V4D networks for comparison."""
@@ -140,27 +147,54 @@ class Round:
         return chosen
 
     def run(self) -> None:
-        """Warm up each contestant alone and note its peak memory; then time all, alternating."""
+        """Time all contestants in alternating blocks.
+
+        Before its first block a contestant is warmed up, and its peak memory noted. The rows are
+        written after each of these first blocks, which take longest, and after each round.
+        """
         torch.compiler.reset()  # the code compiled for the last round counts towards a limit
-        calls: dict[Contestant, Callable[[], None]] = {}
-        peaks: dict[Contestant, dict[str, float]] = {}
         for contestant in self.contestants():
-            try:
-                call = Stepper(contestant, self.size, self.device, self.part, self.args.mode).call
-                peaks[contestant] = _peak(call, self.device)
-            except torch.OutOfMemoryError:
-                self.report.add(**self.describe(contestant), ms="out of memory")
-                continue
-            calls[contestant] = call
-        timed = alternate(
-            {f"{c.network} {c.how}": call for c, call in calls.items()},
-            blocks=self.args.blocks,
-            calls=self.args.calls,
-        )
-        times = dict(zip(calls, timed.values(), strict=True))
-        for contestant in times:
-            row = self.measured(contestant, times)
-            self.report.add(**self.describe(contestant), **row, **peaks[contestant])
+            self.attempt(contestant, self.start)
+            self.write_rows()
+        for _ in range(self.args.blocks - 1):
+            for contestant in list(self.calls):
+                self.attempt(contestant, self.time_block)
+            self.write_rows()
+
+    def attempt(self, contestant: Contestant, action: Callable[[Contestant], None]) -> None:
+        """A contestant that raises gets a row that says so, and the others go on."""
+        try:
+            action(contestant)
+        except Exception as error:
+            traceback.print_exc()
+            out_of_memory = isinstance(error, torch.OutOfMemoryError)
+            self.failed[contestant] = "out of memory" if out_of_memory else failure(error)
+            self.report.failures += not out_of_memory
+            self.calls.pop(contestant, None)
+
+    def start(self, contestant: Contestant) -> None:
+        """Build and warm up a contestant, and time its first block."""
+        call = Stepper(contestant, self.size, self.device, self.part, self.args.mode).call
+        self.peaks[contestant] = _peak(call, self.device)
+        self.calls[contestant] = call
+        self.time_block(contestant)
+
+    def time_block(self, contestant: Contestant) -> None:
+        """Time one block of a contestant."""
+        seconds = time_block(self.calls[contestant], self.args.calls)
+        self.blocks.setdefault(contestant, []).append(seconds)
+
+    def write_rows(self) -> None:
+        """Report the blocks so far of all contestants."""
+        times = {c: Timing(tuple(blocks)) for c, blocks in self.blocks.items()}
+        rows = []
+        for contestant in self.contestants():
+            if contestant in self.failed:
+                rows.append(self.describe(contestant) | {"ms": self.failed[contestant]})
+            elif contestant in times:
+                row = self.measured(contestant, times) | self.peaks[contestant]
+                rows.append(self.describe(contestant) | row)
+        self.report.replace(rows, self.first_row)
 
     def describe(self, contestant: Contestant) -> dict[str, object]:
         view = self.size.view
@@ -177,7 +211,7 @@ class Round:
     ) -> dict[str, object]:
         """Times and rates, the speed relative to the release in fp32, and the time added to TSN."""
         timing = times[contestant]
-        cost = count_model(contestant.network, CLASSES, self.size.view, width=self.size.width)
+        cost = _cost(contestant.network, self.size)
         work = 6 if self.part == "train" else 2 * GROUPS * CROPS  # FLOPs per multiply-add
         flops = cost.multiply_adds * work * self.size.batch
         base = times.get(Contestant(self.name, "release", "fp32"))
@@ -195,7 +229,7 @@ class Round:
         plain = times.get(replace(contestant, network=f"tsn_{self.backbone}"))
         if plain is None or contestant.network.startswith("tsn"):
             return ""
-        pairs = zip(times[contestant].blocks, plain.blocks, strict=True)
+        pairs = zip(times[contestant].blocks, plain.blocks, strict=False)  # one may be ahead
         return f"{statistics.median(a / b - 1 for a, b in pairs):+.1%}"
 
 
@@ -251,6 +285,11 @@ class Stepper:
     def wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+
+
+@cache
+def _cost(network: str, size: Size) -> Complexity:
+    return count_model(network, CLASSES, size.view, width=size.width)
 
 
 def _network(

@@ -8,6 +8,8 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsanet.engine.environment import versions
+from dsanet.errors import UserError
 
 
 def _cpu_name() -> str:
@@ -58,7 +61,7 @@ class Report:
     """Rows of one benchmark.
 
     Each row is printed when it is added, and the JSON file is rewritten, so that an interrupted run
-    keeps the rows it has.
+    keeps the rows it has. failures: parts that raised.
     """
 
     title: str
@@ -66,6 +69,7 @@ class Report:
     rows: list[dict[str, Any]] = field(default_factory=list)
     console: Console = field(default_factory=lambda: Console(width=_width()))
     environment: dict[str, Any] = field(default_factory=environment)
+    failures: int = 0
 
     def __post_init__(self) -> None:
         self.write()  # fails before the benchmark runs if the path cannot be written
@@ -77,11 +81,29 @@ class Report:
         self.write()
 
     def replace(self, rows: list[dict[str, Any]], first: int = 0) -> None:
-        """Record and print new values for all rows from number `first` on."""
+        """Record new values for all rows from number `first` on, and print those that changed."""
+        before = self.rows[first:]
         self.rows[first:] = rows
         for row in rows:
-            self._print(row)
+            if row not in before:
+                self._print(row)
         self.write()
+
+    def attempt(self, labels: dict[str, Any], function: Callable[..., None], *given: Any) -> bool:
+        """Call a part of the benchmark; one that raises becomes a row, and the others go on.
+
+        What a user can fix is raised. labels: columns of that row. Returns whether it succeeded.
+        """
+        try:
+            function(*given)
+        except UserError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            self.failures += 1
+            self.add(**labels, failed=failure(error))
+            return False
+        return True
 
     def _print(self, row: dict[str, Any]) -> None:
         cells = "  ".join(f"{name}={_cell(value)}" for name, value in row.items())
@@ -128,6 +150,11 @@ class Labelled:
     def rows(self) -> list[dict[str, Any]]:
         """Those of the report."""
         return self.report.rows
+
+
+def failure(error: Exception) -> str:
+    """One line about an error, for a row."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _cell(value: Any) -> str:

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
         for part in args.parts:
             scratch = Path(folder) / part
             scratch.mkdir()
-            parts[part](paths, args, report, scratch)
+            report.attempt({"part": part}, parts[part], paths, args, report, scratch)
 
 
 def _videos(args: argparse.Namespace, folder: Path) -> list[Path]:

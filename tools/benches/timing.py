@@ -69,8 +69,13 @@ def alternate(
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(blocks):
         for name, call in contestants.items():
-            start = time.perf_counter()
-            for _ in range(calls):
-                call()
-            seconds[name].append((time.perf_counter() - start) / calls)
+            seconds[name].append(time_block(call, calls))
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def time_block(call: Callable[[], None], calls: int) -> float:
+    """Seconds per call of a block of `calls`."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls

@@ -211,9 +211,18 @@ def run(args: argparse.Namespace, report: Report) -> None:
         try:
             training.state.model.train()
             contestants = {"synthetic": synthetic(training), "shards": on_other_cores(training)}
-            compare(Trainer(training), contestants, args.blocks, steps, report)
+            trainer = Trainer(training)
+            case = {"case": "shards / synthetic"}
+            report.attempt(case, compare, trainer, contestants, args.blocks, steps, report)
         finally:
             training.close()
         for number, name in enumerate(("cold", "warm") if args.start else ()):
-            fresh = command(args, data, out / f"start{number}")
-            report.add(case=f"first step, {name}", seconds=first_step(fresh, out / "inductor"))
+            fresh, case = (
+                command(args, data, out / f"start{number}"),
+                {"case": f"first step, {name}"},
+            )
+            report.attempt(case, _time_start, fresh, out / "inductor", case, report)
+
+
+def _time_start(words: list[str], cache: Path, case: dict[str, str], report: Report) -> None:
+    report.add(**case, seconds=first_step(words, cache))

@@ -16,6 +16,8 @@ import av
 import numpy as np
 
 FOLDER_VARIABLE = "DSANET_CLIPS"
+# Folder in which several benchmarks keep the generated videos that they share.
+CACHE_VARIABLE = "DSANET_GENERATED_CLIPS"
 
 
 def kind_of_videos() -> str:
@@ -44,13 +46,23 @@ def make_videos(folder: Path, count: int) -> list[Path]:
         path = folder / f"clip{number:03d}.mp4"
         if not path.exists():
             if not real:
-                encode(path, _panned(number), 340, 256, Fraction(30))
+                _generate(path, number)
             elif number < len(real):
                 shutil.copy(real[number], path)
             else:
                 _write_variant(real[number % len(real)], path, number // len(real))
         paths.append(path)
     return paths
+
+
+def _generate(path: Path, number: int) -> None:
+    """Write generated video `number`, or copy it from the shared folder."""
+    cache = os.environ.get(CACHE_VARIABLE)
+    kept = Path(cache) / f"generated{number:03d}.mp4" if cache else path
+    if not kept.exists():
+        encode(kept, _panned(number), 340, 256, Fraction(30))
+    if kept != path:
+        shutil.copy(kept, path)
 
 
 def _write_variant(source: Path, path: Path, variant: int) -> None:
