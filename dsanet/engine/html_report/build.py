@@ -14,7 +14,7 @@ from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.evaluation.trained_network import TrainedNetwork, load_trained
 from dsanet.engine.html_report.page import VideoGroup, render
 from dsanet.engine.html_report.run import Evaluation, Run, read_runs
-from dsanet.engine.html_report.scores import VideoScore, extreme_videos, probabilities
+from dsanet.engine.html_report.scores import VideoScore, extreme_videos
 from dsanet.engine.html_report.views import KernelMap, VideoView, kernel_uri, view_videos
 from dsanet.errors import UserError, require
 from shards import Split, open_split
@@ -89,9 +89,11 @@ def _checkpoint(run: Run, evaluation: Evaluation) -> Path:
 
 def _check_match(evaluation: Evaluation, split: Split, trained: TrainedNetwork) -> None:
     """Raise EngineError unless the scores are of this split and network."""
-    inside = (evaluation.ids >= 0) & (evaluation.ids < len(split))
-    same = inside.all() and evaluation.scores.shape[1] == len(split.classes) == len(trained.classes)
-    if not same or (split.samples["label"][evaluation.ids] != evaluation.labels).any():
+    scores = evaluation.scores
+    inside = ((scores.ids >= 0) & (scores.ids < len(split))).all()
+    same = inside and scores.classes == tuple(split.classes) == trained.classes
+    keys = [split.key(video).encode() for video in scores.ids.tolist()] if same else []
+    if keys != scores.keys.tolist():
         raise EngineError(
             f"{evaluation.folder}: the scores are not those of split {split.name} of {split.root}"
         )
@@ -100,20 +102,21 @@ def _check_match(evaluation: Evaluation, split: Split, trained: TrainedNetwork) 
 def _groups_of_run(
     run: Run, evaluation: Evaluation, trained: TrainedNetwork, split: Split, count: int
 ) -> list[VideoGroup]:
-    worst, best = extreme_videos(evaluation, count)
-    ids = sorted({video.video for video in (*worst, *best)})
-    views = view_videos(trained, split, ids)
-    table = probabilities(evaluation)
-    rows = {int(video): row for video, row in zip(evaluation.ids, table, strict=True)}
-    groups = []
-    for title, videos in (("worst videos", worst), ("best videos", best)):
-        shown = [
-            _describe(video, views[video.video], rows[video.video], trained.classes)
-            for video in videos
-            if video.video in views
-        ]
-        groups.append(VideoGroup(run, title, shown))
-    return groups
+    worst, best = extreme_videos(evaluation.scores, count)
+    views = view_videos(trained, split, sorted({video.video for video in (*worst, *best)}))
+    probabilities = evaluation.scores.probabilities
+    return [
+        VideoGroup(
+            run,
+            title,
+            [
+                _describe(video, views[video.video], probabilities[video.row], trained.classes)
+                for video in videos
+                if video.video in views
+            ],
+        )
+        for title, videos in (("worst videos", worst), ("best videos", best))
+    ]
 
 
 def _describe(

@@ -12,17 +12,12 @@ from typing import Any
 
 from jinja2 import ChainableUndefined, Environment
 
+from dsanet.engine.evaluation.per_class import ClassRow, class_table, confusion
 from dsanet.engine.html_report.charts import COLOURS, Limits, Line, line_chart
 from dsanet.engine.html_report.run import Evaluation, Run
-from dsanet.engine.html_report.scores import (
-    ClassScore,
-    class_changes,
-    class_scores,
-    confused_pairs,
-    confusion,
-)
+from dsanet.engine.html_report.scores import class_changes, confused_pairs
 from dsanet.engine.html_report.settings import settings_of
-from dsanet.engine.report.console import format_metrics
+from dsanet.engine.report.console import score_lines
 
 SECTIONS = ("summary", "curves", "waits", "scores", "videos", "data", "settings", "repeat")
 NAMES = {"waits": "Waiting for data", "repeat": "Repeat it"}
@@ -113,40 +108,32 @@ def _line(run: Run, kind: str, key: str, colour: str) -> Line:
     return Line(run.name, [p[0] for p in points], [p[1] for p in points], colour, kind == "val")
 
 
-def _classes(run: Run, evaluation: Evaluation) -> list[str]:
-    """Names of the classes; numbers where the shards are not at hand."""
-    count = evaluation.scores.shape[1]
-    names = list(run.data["classes"]) if run.data else []
-    return names if len(names) == count else [f"class {number}" for number in range(count)]
-
-
 def _evaluation(run: Run, evaluation: Evaluation) -> dict[str, Any]:
-    classes = _classes(run, evaluation)
-    metrics, protocol = evaluation.metrics, evaluation.metrics["protocol"]
-    small = len(classes) <= MAX_CONFUSION
+    scores, metrics = evaluation.scores, evaluation.metrics
+    small = len(scores.classes) <= MAX_CONFUSION
     return {
         "run": run,
         "evaluation": evaluation,
-        "line": format_metrics(metrics),
-        "protocol": f"{protocol.get('clips')} clips × {protocol.get('crops')} crops of "
-        f"{protocol.get('size')} pixels, averages of {protocol.get('average')}, split "
-        f"{protocol.get('split')}, checkpoint {Path(str(metrics.get('checkpoint'))).name}",
+        "lines": score_lines(metrics, evaluation.folder.name),
+        "checkpoint": Path(str(metrics.get("checkpoint"))).name,
         "missing": list((metrics.get("missing_reasons") or {}).values())[:50],
-        "classes": classes,
-        "confusion": confusion(evaluation).tolist() if small else None,
-        "by_class": class_scores(evaluation, classes),
-        "pairs": confused_pairs(evaluation, classes, PAIRS),
+        "classes": scores.classes,
+        "confusion": confusion(scores.scores, scores.relevant).tolist() if small else None,
+        "by_class": _class_rows(evaluation),
+        "pairs": confused_pairs(scores, PAIRS),
     }
 
 
+def _class_rows(evaluation: Evaluation) -> list[ClassRow]:
+    scores = evaluation.scores
+    return class_table(scores.scores, scores.probabilities, scores.relevant, scores.classes)
+
+
 def _changes(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Accuracy of each class in the first two runs that have an evaluation of one class list."""
-    scored: list[tuple[str, list[ClassScore]]] = []
-    for run in runs:
-        for evaluation in run.evaluations[:1]:
-            scored.append((run.name, class_scores(evaluation, _classes(run, evaluation))))
+    """Accuracy of each class in the first two runs that have an evaluation."""
+    scored = [(run.name, run.evaluations[0]) for run in runs if run.evaluations]
     if len(scored) < 2:
         return None
     (before, old), (after, new) = scored[:2]
-    rows = class_changes(old, new)
+    rows = class_changes(_class_rows(old), _class_rows(new))
     return {"before": before, "after": after, "rows": rows} if rows else None

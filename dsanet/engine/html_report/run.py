@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dsanet.engine.command_line import load_saved
 from dsanet.engine.config import plain
 from dsanet.engine.errors import UsageError
+from dsanet.engine.evaluation.score_file import ScoreFile, load_scores
 from dsanet.engine.run_folder import RunFolder
 from dsanet.errors import UserError
 from shards.format.manifest import read_manifest
 
 MAX_BYTES = 1 << 30  # of one file that a report reads
-# What json and NumPy raise for damaged files.
-READ_ERRORS = (
-    OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A folder that eval.py has written.
-
-    Attributes:
-        metrics: content of metrics.json.
-        ids, labels: int64 (N,); scores: float32 (N, classes), averaged over views.
-    """
+    """A folder that eval.py has written: the content of its metrics.json and scores.npz."""
 
     folder: Path
     metrics: dict[str, Any]
-    ids: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
+    scores: ScoreFile
 
 
 @dataclass(frozen=True)
@@ -158,15 +145,12 @@ def _read_starts(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
 
 
 def _read_evaluation(folder: Path, warnings: list[str]) -> Evaluation | None:
-    """An evaluation; None, with a warning, where its files are damaged or do not match."""
+    """An evaluation; None, with a warning, where its files are damaged."""
     try:
         metrics = json.loads(_read_text(folder / "metrics.json"))
-        with np.load(folder / "scores.npz", allow_pickle=False) as table:
-            ids, labels, scores = (np.asarray(table[k]) for k in ("ids", "labels", "scores"))
-        shapes = scores.ndim == 2 and ids.shape == labels.shape == scores.shape[:1]
-        if not shapes or not isinstance(metrics, dict) or "protocol" not in metrics:
+        if not isinstance(metrics, dict) or "protocol" not in metrics:
             raise ValueError("not written by eval.py")
-    except READ_ERRORS as error:
+        return Evaluation(folder, metrics, load_scores(folder))
+    except (OSError, ValueError, RecursionError, UserError) as error:
         warnings.append(f"{folder}: left out, its scores cannot be read ({error})")
         return None
-    return Evaluation(folder, metrics, ids, labels, scores)
