@@ -27,6 +27,12 @@ def fold_batch_norms(model: Recognizer) -> Recognizer:
     return model
 
 
+@torch.no_grad()
+def refold(folded: nn.Module, model: Recognizer) -> None:
+    """Bring a result of `fold_batch_norms` up to date with its network, in the same memory."""
+    folded.load_state_dict(fold_batch_norms(model).state_dict())
+
+
 def _fold_children(module: nn.Module) -> None:
     """Fold each ``bnN`` into ``convN``, and each BatchNorm1d into the Linear before it."""
     previous: nn.Module | None = None

@@ -24,6 +24,7 @@ from pipelines.decode.dali_errors import MEMORY, DecodeError
 from pipelines.decode.decoder import Decoder
 from pipelines.errors import HangError, LoaderError
 from pipelines.hang_limits import end_soon, time_limit
+from pipelines.ranges import named_range
 from pipelines.watchdog import Activity, report_stall
 
 TICK = 0.2  # seconds between two checks of the stop flag
@@ -156,22 +157,29 @@ class Feeder:
     def _read_all(self) -> None:
         """The read thread."""
         try:
-            start = time.perf_counter()
-            for request in self._requests:
-                planned = time.perf_counter()
-                batch = self._source.load(request)
-                end = time.perf_counter()
-                batch.seconds |= {"plan": planned - start, "read": end - planned}
+            while (batch := self._read_next()) is not None:
                 self._put(self._read, batch)
                 if self._stop.is_set():
                     return
-                start = time.perf_counter()
             self._put(self._read, EndOfEpoch())
         except BaseException as error:
             self._put(self._read, Failure(error))
         finally:
             if isinstance(self._requests, Generator):
                 self._requests.close()  # ends the thread that reads ahead
+
+    def _read_next(self) -> LoadedBatch | None:
+        """Plan and read a batch; None at the end of the epoch."""
+        start = time.perf_counter()
+        with named_range("plan"):
+            request = next(self._requests, None)
+        if request is None:
+            return None
+        planned = time.perf_counter()
+        with named_range("read"):
+            batch = self._source.load(request)
+        batch.seconds |= {"plan": planned - start, "read": time.perf_counter() - planned}
+        return batch
 
     def _decode_all(self) -> None:
         """The decode thread."""
@@ -228,7 +236,7 @@ class Feeder:
         batch = self._pending.popleft()
         start = time.perf_counter()
         others = []
-        with self._activity.doing("decoding"):
+        with self._activity.doing("decoding"), named_range("decode"):
             if not self._collect(batch):
                 # The search for the broken videos needs the graph for itself.
                 while self._pending:
@@ -249,7 +257,7 @@ class Feeder:
             batch.outputs = self._decoder.collect()
             decoded = time.perf_counter()
             if self._decoder.resizes_here:
-                with self._activity.doing("resizing"):
+                with self._activity.doing("resizing"), named_range("augment"):
                     batch.outputs = self._decoder.tensor(batch.outputs)
             batch.seconds["augment"] = time.perf_counter() - decoded
         except DecodeError as error:

@@ -20,6 +20,7 @@ from pipelines.read.filesystems import is_network
 from pipelines.read.frames import FrameReader
 from pipelines.read.gops import ContainerReader, PyavReader
 from pipelines.resources import LoaderResources
+from pipelines.side_stream import SideStream
 from pipelines.watchdog import Activity
 from shards import Split
 
@@ -53,6 +54,7 @@ class Loader:
         self.split, self.config, self.device = reader.split, config, torch.device(device)
         self.reader, self.source, self.spec = reader, source, spec
         self.ending: Callable[[], bool] = lambda: False
+        self._side_stream: SideStream | None = None
         self._resources = LoaderResources(
             source,
             reader.activity,
@@ -104,7 +106,9 @@ class Loader:
                 event.record()
                 self._resources.outputs_in_use.add(event, loaded.outputs)
         if clips.device != self.device:
-            clips = clips.to(self.device, non_blocking=True)
+            if self._side_stream is None:
+                self._side_stream = SideStream(self.device)
+            clips = self._side_stream.copy(clips)
         if len(clips) < total:
             whole = clips.new_zeros((total, *clips.shape[1:]))
             whole[torch.as_tensor(loaded.rows, device=clips.device)] = clips

@@ -158,15 +158,14 @@ def time_step_and_validation(training: Training) -> tuple[float, float]:
     validation = 0.0
     if (validator := training.validator) is not None:
         clips = _noise(training, validator.loader.batch_size)
-        batch = time_warm(
-            lambda: validator.score_batch(state.evaluated_model, clips), training.world
-        )
+        scorer = validator.scorer(state.evaluated_model)
+        batch = time_warm(lambda: scorer(clips), training.world)
         validation = batch * len(validator.loader)
     state.model.train()
     return step, validation
 
 
-def time_warm(action: Callable[[], None], world: World) -> float:
+def time_warm(action: Callable[[], object], world: World) -> float:
     """The typical time in seconds of an action that waits for the device, once it is warm.
 
     A first call, which compiles and chooses algorithms, is not timed, and of the others the first
@@ -181,7 +180,7 @@ def time_warm(action: Callable[[], None], world: World) -> float:
     return statistics.median(seconds[calls // 2 :])
 
 
-def _seconds(action: Callable[[], None]) -> float:
+def _seconds(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start

@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
-from dsanet.engine.batching import every_nth, interleaved
+from dsanet.engine.batching import interleaved
 from dsanet.engine.checkpoint import CheckpointFolder
 from dsanet.engine.errors import EngineError, NonFiniteError
-from dsanet.engine.execution import autocast
 from dsanet.engine.launch.signals import Stop
-from dsanet.engine.loss import correct, cross_entropy, mix
 from dsanet.engine.nonfinite import replace_nonfinite
 from dsanet.engine.optim import peak_rate, schedule_factor, set_rate
 from dsanet.engine.report.gpu_usage import GpuMonitor
 from dsanet.engine.report.records import STATS, PendingStep, Window, epoch_record, train_record
 from dsanet.engine.report.stall_meter import StepMeter, Times
 from dsanet.engine.setup import Training
+from dsanet.engine.step import forward_backward, update
 from pipelines import Batch
 from pipelines.hang_limits import restart, stacks_after
 
@@ -41,16 +39,6 @@ def hang_watchdog(minutes: float) -> Iterator[Callable[[], None]]:
         return
     with stacks_after(60 * minutes) as limit:
         yield lambda: restart(limit, 60 * minutes)
-
-
-def seed_step(seed: int, step: int, group: int) -> np.random.Generator:
-    """Seed torch's generators, for dropout, and return one for mixup, by (seed, step, group).
-
-    No generator has to be saved, and the draws do not depend on which process has the group.
-    """
-    seeds = np.random.SeedSequence([seed, step, group])
-    torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    return np.random.default_rng(seeds)
 
 
 class Trainer:
@@ -75,6 +63,7 @@ class Trainer:
         self.saved_at = time.monotonic()
         self.replaced = 0
         self.skipped = 0
+        self.stall = 0.0  # of the last step that was read
 
     def run(self) -> Stop:
         """Train; returns why training ended early, or Stop.NO at the end of the last epoch."""
@@ -120,62 +109,17 @@ class Trainer:
         rate *= schedule_factor(self.config.schedule, state.epoch)
         set_rate(state.optimizer, rate)
         batch = self.meter.fetch(batches)
-        stats = torch.zeros(len(STATS), device=self.world.device)
+        others = self.world.size if self.world.size > 1 else 0
+        stats = torch.zeros(len(STATS) + others, device=self.world.device)
         stats[STATS.index("replaced")] += len(batch.replaced)
-        for part in range(layout.accumulation):
-            stats[:2] += self.backward(batch, part)
+        stats[:2] = forward_backward(self.training, batch)
         self.read_pending()  # the step before: the device has finished it while this was queued
-        norm = self.update()
+        norm = update(self.training)
         start = state.samples
         state.samples, state.reader = start + layout.videos, batch.state
         self.pending = self.start_reading(start, rate, stats, norm, batch.ids)
         if self.world.device.type == "cpu":
             self.read_pending()
-
-    def backward(self, batch: Batch, part: int) -> Tensor:
-        """Forward and backward of one group; returns (loss, videos recognised), shape (2,).
-
-        Groups are every G-th video of the step with all its views, G = processes x accumulation, so
-        that BatchNorm, dropout and mixing see the same groups, with the same draws, whatever the
-        number of processes.
-        """
-        state, parts = self.state, self.layout.accumulation
-        repeats, loss_config = self.config.augment.repeats, self.config.loss
-        group = self.world.rank + part * self.world.size
-        generator = seed_step(self.config.seed, state.step, group)
-        labels = every_nth(batch.labels, part, parts, repeats)
-        labels = labels.to(self.world.device, non_blocking=True)
-        clips = every_nth(batch.clips, part, parts, repeats)
-        clips, targets = mix(clips, labels, loss_config, generator)
-        with self.gradient_exchange(wanted=part == parts - 1):
-            with autocast(state.precision, self.world.device):
-                logits = self.training.network(clips)
-            loss = cross_entropy(logits.float(), targets, loss_config.label_smoothing) / parts
-            state.scaler.scale(loss).backward()
-        return torch.stack([loss.detach(), correct(logits.detach(), targets).float()])
-
-    def gradient_exchange(self, *, wanted: bool) -> contextlib.AbstractContextManager[Any]:
-        """Context of a backward pass that averages gradients over processes only if `wanted`.
-
-        Once a step, in its last pass, is enough.
-        """
-        network = self.training.network
-        if isinstance(network, DistributedDataParallel) and not wanted:
-            return network.no_sync()
-        return contextlib.nullcontext()
-
-    def update(self) -> Tensor:
-        """Clip and apply the gradient, unless it is not finite; returns its norm."""
-        state = self.state
-        state.scaler.unscale_(state.optimizer)
-        bound = self.config.optim.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), bound)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
-        if state.average:
-            state.average.update(state.model, state.step + 1)  # this one's update included
-        return norm
 
     def start_reading(
         self, start: int, rate: float, stats: Tensor, norm: Tensor, ids: np.ndarray
@@ -189,6 +133,8 @@ class Trainer:
         stats[STATS.index("end")] = stop == Stop.END
         save_due = bool(minutes) and time.monotonic() - self.saved_at > 60 * minutes
         stats[STATS.index("save")] = save_due
+        if self.world.size > 1:
+            stats[len(STATS) + self.world.rank] = self.stall
         self.world.sum(stats)
         ready = None
         if self.world.device.type == "cuda":
@@ -209,7 +155,8 @@ class Trainer:
         self.pending = None
         if step.ready is not None:
             step.ready.synchronize()  # the only wait for the device in the loop
-        stats = dict(zip(STATS, step.stats.tolist(), strict=True))
+        values = step.stats.tolist()
+        stats, stalls = dict(zip(STATS, values, strict=False)), values[len(STATS) :]
         loss, norm = stats["loss"] / self.world.size, float(step.norm)
         if not math.isfinite(loss) or (not math.isfinite(norm) and self.state.precision != "fp16"):
             self.stop_nonfinite(step, loss, norm)
@@ -218,6 +165,8 @@ class Trainer:
         self.save_wanted = self.save_wanted or stats["save"] > 0
         self.replaced += int(stats["replaced"])
         times = step.times.read()
+        self.stall = times.stall
+        times.stall_by_rank.update(dict(enumerate(stalls)))
         self.epoch_times.add(times)
         self.window.loss += loss
         self.window.correct += stats["correct"]

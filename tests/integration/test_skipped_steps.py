@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dsanet.engine import execution, trainer
+from dsanet.engine import step as passes
 from dsanet.engine.optim import WeightAverage
+from dsanet.engine.setup import Training
 from tests.integration.scripts import records, train_here
 
 
@@ -21,22 +23,22 @@ def fp16(monkeypatch: pytest.MonkeyPatch) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
     monkeypatch.setattr(execution, "pick_precision", lambda *_, **__: "fp16")
     monkeypatch.setattr(execution, "build_scaler", lambda *_: scaler)
-    monkeypatch.setattr(trainer, "autocast", lambda *_: torch.enable_grad())
+    monkeypatch.setattr(passes, "autocast", lambda *_: torch.enable_grad())
     monkeypatch.setattr(trainer, "MAX_SKIPPED", 6, raising=False)
 
 
 def overflow(monkeypatch: pytest.MonkeyPatch, steps: Iterator[bool]) -> None:
     """Give each step for which `steps` is true a gradient that is not finite."""
-    update = trainer.Trainer.update
+    update = trainer.update
 
-    def spoil_and_update(self: trainer.Trainer) -> Tensor:
+    def spoil_and_update(training: Training) -> Tensor:
         if next(steps):
-            parameter = next(self.state.model.parameters())
+            parameter = next(training.state.model.parameters())
             assert parameter.grad is not None
             parameter.grad.fill_(math.inf)
-        return update(self)
+        return update(training)
 
-    monkeypatch.setattr(trainer.Trainer, "update", spoil_and_update)
+    monkeypatch.setattr(trainer, "update", spoil_and_update)
 
 
 def test_a_run_whose_every_step_is_skipped_stops_with_the_scale(

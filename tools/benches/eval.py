@@ -17,6 +17,7 @@ from benches.shard_sets import describe, shard_set
 from dsanet.engine import execution
 from dsanet.engine.evaluation.scoring import Scorer
 from dsanet.engine.launch.distributed import use_device
+from dsanet.inference import fold_batch_norms
 from pipelines import EvalLoader, LoaderConfig, Rank, SamplingConfig
 from shards import open_split
 
@@ -45,7 +46,7 @@ def build(args: argparse.Namespace, device: torch.device) -> Scorer:
     name = args.model or ("dsa_i3d_r50" if on_gpu else "dsa_i3d_r18")
     width = args.width or (64 if on_gpu else 8)
     model = dsanet.build_model(name, num_classes=400, segments=4, width=width).to(device).eval()
-    network = execution.compiled(model, None, device, print)
+    network = execution.compiled(fold_batch_norms(model), None, device, print)
     precision = execution.pick_precision("auto", device)
     return Scorer(network, model.segments, precision, device)
 

@@ -26,6 +26,8 @@ from dsanet.engine.launch.distributed import World, count_processes
 from dsanet.engine.launch.first_process import on_first_process
 from dsanet.engine.launch.signals import Signals
 from dsanet.engine.report.console import Console
+from dsanet.inference import fold_batch_norms
+from dsanet.recognizer import Recognizer
 from pipelines import EvalLoader, Rank, open_data
 from shards import Split
 from shards.format.index import check_idx_files
@@ -163,7 +165,10 @@ def protocol_of(config: EvalConfig, trained: TrainedNetwork) -> Protocol:
 
 def _scorer(config: EvalConfig, trained: TrainedNetwork, world: World, console: Console) -> Scorer:
     precision = execution.pick_precision(config.precision, world.device)
-    model = trained.model.to(world.device)
+    model = trained.model
+    if isinstance(model, Recognizer):
+        model = fold_batch_norms(model)
+    model.to(world.device)
     network = execution.compiled(model, config.compile, world.device, console.print)
     protocol = protocol_of(config, trained)
     return Scorer(network, protocol.segments, precision, world.device, protocol.average)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,23 @@ def group_views(clips: Tensor, segments: int | None) -> Tensor:
     require(count % length == 0, "clips", must, count, UsageError)
     grouped = clips.unflatten(2, (length, count // length)).transpose(2, 3)
     return grouped.flatten(1, 2).contiguous()
+
+
+class HostCopy:
+    """A copy of a tensor on the CPU, which is queued at once and waited for in `read`."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copy = tensor.to("cpu", non_blocking=True)
+        self._ready = None
+        if tensor.is_cuda:
+            self._ready = torch.cuda.Event()
+            self._ready.record()
+
+    def read(self) -> np.ndarray:
+        """The copy, once the device has computed the tensor."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        return self._copy.numpy()
 
 
 @dataclass(frozen=True)
@@ -78,7 +96,8 @@ def label_ranks(scores: Tensor, relevant: Tensor) -> Tensor:
     scores (B, V, classes), relevant (B, classes) bool. 1 is the highest score. Ties count against
     the label, as in `top_k`. 0 where there is no label, or a score is not a number.
     """
-    best = scores.masked_fill(~relevant[:, None].to(scores.device), -torch.inf).amax(-1, True)
+    others = ~relevant[:, None].to(scores.device, non_blocking=True)
+    best = scores.masked_fill(others, -torch.inf).amax(-1, True)
     places = (scores >= best).sum(-1, dtype=torch.int32)
     return places * (best[..., 0] > -torch.inf) * (~scores.isnan().any(-1))
 
@@ -116,29 +135,60 @@ def relevant_classes(ids: np.ndarray, labels: np.ndarray, split: Split, classes:
     return relevant
 
 
+@dataclass(frozen=True)
+class PendingTable:
+    """The table of a batch whose scores may still be computed.
+
+    shape: V, classes; outputs: scores and ranks, None for zeros; the rest as in `ScoreTable`.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    shape: tuple[int, ...]
+    outputs: tuple[HostCopy, HostCopy] | None
+    missing: dict[int, str]
+
+    def read(self) -> ScoreTable:
+        """The table, once the device has computed its scores."""
+        if self.outputs is not None:
+            scores, ranks = (output.read() for output in self.outputs)
+        else:
+            scores = np.zeros((len(self.ids), self.shape[1]), np.float32)
+            ranks = np.zeros((len(self.ids), self.shape[0]), np.int32)
+        return ScoreTable(self.ids, self.labels, scores, ranks, self.missing)
+
+
 def score_batches(
     scorer: Scorer, loader: EvalLoader, world: World, console: Console, ids: np.ndarray
 ) -> Iterator[ScoreTable]:
     """Yield the scores of each batch of this process; rows to ignore have id -1.
 
+    The scores of a batch are read after the work on the next one is queued, so that the device
+    never waits for the CPU.
+
     ids: id of each video of the loader, -1 for videos that need no scores.
     """
+    previous: PendingTable | None = None
+    for pending in itertools.chain(_queue_batches(scorer, loader, ids), [None]):
+        if previous is not None:
+            yield previous.read()
+            console.advance(len(previous.ids) * world.size)
+        previous = pending
+
+
+def _queue_batches(scorer: Scorer, loader: EvalLoader, ids: np.ndarray) -> Iterator[PendingTable]:
     shape: tuple[int, ...] = ()  # V, classes
     for batch in loader:
         batch_ids = np.where(batch.valid, ids[batch.ids], -1)
-        labels, rows = batch.labels.numpy(), len(batch_ids)
+        labels, outputs = batch.labels.numpy(), None
         if not shape or (batch_ids >= 0).any():
             inputs = scorer.inputs(batch.clips)
             shape = tuple(inputs.shape[1:])
             relevant = relevant_classes(batch.ids, labels, loader.split, shape[1])
-            ranks = label_ranks(inputs, torch.from_numpy(relevant)).cpu().numpy()
-            scores = inputs.mean(1).cpu().numpy()
-        else:
-            scores = np.zeros((rows, shape[1]), np.float32)
-            ranks = np.zeros((rows, shape[0]), np.int32)
+            ranks = label_ranks(inputs, torch.from_numpy(relevant))
+            outputs = HostCopy(inputs.mean(1)), HostCopy(ranks)
         missing = {int(ids[v]): reason for v, _, reason in batch.replaced if ids[v] >= 0}
-        yield ScoreTable(batch_ids, labels, scores, ranks, missing)
-        console.advance(len(batch.ids) * world.size)
+        yield PendingTable(batch_ids, labels, shape, outputs, missing)
 
 
 def score_split(scorer: Scorer, loader: EvalLoader, world: World, console: Console) -> ScoreTable:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from dsanet.engine import execution
 from dsanet.engine.config import TrainConfig
@@ -14,12 +15,23 @@ from dsanet.engine.evaluation.accuracy import compute_metrics
 from dsanet.engine.evaluation.scoring import Scorer, score_split
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.report.console import Console
+from dsanet.inference import fold_batch_norms, refold
+from dsanet.recognizer import Recognizer
 from pipelines import EvalLoader, LoaderConfig, Rank
 from pipelines.quarantine import QuarantineFile
 from shards import Split
 
 TOLERATED = 8  # so many unreadable videos do not fail a validation of at least four times as many
 SHOWN = 10
+
+
+@dataclass(frozen=True)
+class PreparedNetwork:
+    """A network, its copy with folded batch norms, and that one compiled."""
+
+    model: nn.Module
+    folded: nn.Module
+    compiled: nn.Module
 
 
 class Validator:
@@ -48,7 +60,7 @@ class Validator:
         self.quarantine = QuarantineFile(quarantine, split.name)
         self.config, self.world, self.split = config, world, split
         self.precision, self.console = precision, console
-        self._network: tuple[nn.Module, nn.Module] | None = None
+        self._network: PreparedNetwork | None = None
         self.loader = self._build_loader(config.loader)
 
     def _build_loader(self, settings: LoaderConfig) -> EvalLoader:
@@ -72,15 +84,26 @@ class Validator:
         self.loader = self._build_loader(settings)
 
     def _compiled(self, model: nn.Module) -> nn.Module:
-        """The network, compiled once as long as it is the same object."""
-        if self._network is None or self._network[0] is not model:
-            network = execution.compiled(
-                model, self.config.compile, self.world.device, lambda _: None
-            )
-            self._network = (model, network)
-        return self._network[1]
+        """The network with its batch norms folded, compiled once as long as it is the same object.
 
-    def _scorer(self, model: nn.Module) -> Scorer:
+        Its weights are those at this call.
+        """
+        known = self._network
+        if known is None or known.model is not model:
+            known = self._network = self._prepare(model)
+        elif isinstance(model, Recognizer):
+            refold(known.folded, model)
+        return known.compiled
+
+    def _prepare(self, model: nn.Module) -> PreparedNetwork:
+        folded = fold_batch_norms(model) if isinstance(model, Recognizer) else model
+        device = self.world.device
+        compiled = execution.compiled(folded, self.config.compile, device, lambda _: None)
+        return PreparedNetwork(model, folded, compiled)
+
+    def scorer(self, model: nn.Module) -> Scorer:
+        """Scores uint8 clips (B, U, T, H, W, 3) with the present weights; sets evaluation mode."""
+        model.eval()
         segments: int | None = model.segments  # type: ignore[assignment]
         return Scorer(self._compiled(model), segments, self.precision, self.world.device)
 
@@ -94,9 +117,8 @@ class Validator:
             EngineError: on all processes, when more videos are unreadable than
                 `validation.bad_share` allows, or none that can be read has a label.
         """
-        model.eval()
         self.console.start_progress(len(self.split), lines=False)
-        table = score_split(self._scorer(model), self.loader, self.world, self.console)
+        table = score_split(self.scorer(model), self.loader, self.world, self.console)
         self.console.start_progress(0)
         model.train()
         metrics = compute_metrics(table.scores, table.relevant(self.split))
@@ -131,11 +153,6 @@ class Validator:
             + (f"; the whole list is in {path}" if path else "")
             + "; run tools/shard.py verify, repair the set and run the same command again"
         )
-
-    def score_batch(self, model: nn.Module, clips: Tensor) -> None:
-        """Score one batch of uint8 clips (B, U, T, H, W, 3), to find out whether it works."""
-        model.eval()
-        self._scorer(model)(clips)
 
     def close(self) -> None:
         """Release the loader."""

@@ -36,7 +36,7 @@ def format_record(record: dict[str, Any]) -> str:
             f"epoch {record['epoch']:.2f}/{record['epochs']}  step {record['step']}  "
             f"loss {record['loss']:.4f}  top1 {100 * record['top1']:.1f}  lr {record['lr']:.2e}  "
             f"{record['videos_per_second']:.1f} videos/s  step {record['step_ms']:.0f} ms  "
-            f"data wait {record['wait_share']:.1%} ({record['wait_stage']})  "
+            f"data wait {record['wait_share']:.1%} ({record['wait_stage']}){_worst(record)}  "
             f"{_memory(record)}left {format_duration(record['eta_s'])}{_replaced(record)}"
         )
     if kind == "epoch":
@@ -79,6 +79,12 @@ def score_lines(metrics: dict[str, Any], out: str) -> list[str]:
         one, five = (f"{100 * metrics[f'clip_top{k}']:.2f}" for k in (1, 5))
         lines.append(f"clip accuracy, of single inputs: clip_top1 {one}  clip_top5 {five}")
     return [*lines, f"protocol: {metrics['protocol']['description']}"]
+
+
+def _worst(record: dict[str, Any]) -> str:
+    """The process that waits most for data, if it is not rank 0."""
+    rank = record.get("wait_rank", 0)
+    return f", {record['wait_share_max']:.1%} on rank {rank}" if rank else ""
 
 
 def _memory(record: dict[str, Any]) -> str:
@@ -212,7 +218,10 @@ def _panel_rows(record: dict[str, Any], val: dict[str, Any] | None) -> list[tupl
             "speed",
             f"{record['videos_per_second']:.1f} videos/s   {record['step_ms']:.0f} ms a step",
         ),
-        ("data wait", f"{record['wait_share']:.1%} of the step   loader by stage: {stages}"),
+        (
+            "data wait",
+            f"{record['wait_share']:.1%} of the step{_worst(record)}   loader by stage: {stages}",
+        ),
     ]
     if record.get("memory_gib"):
         use = "".join(

@@ -13,7 +13,8 @@ from dsanet.engine.batching import Layout
 from dsanet.engine.report.stall_meter import PendingTimes, Times
 
 # Statistics of a step that are summed over processes: mean loss, correctly classified videos,
-# replaced samples, and the number of processes that want to be requeued, to end, or to save.
+# replaced samples, and the number of processes that want to be requeued, to end, or to save. Where
+# there are several processes, one more element for each is its wait for data in the step before.
 STATS = ("loss", "correct", "replaced", "requeue", "end", "save")
 
 
@@ -25,7 +26,7 @@ class PendingStep:
         step: number of the step, from 1.
         samples: position of the run before the step, in videos.
         rate: learning rate.
-        stats: float32 (len(STATS),), summed over processes.
+        stats: float32 (len(STATS) + other elements,), summed over processes; see `STATS`.
         norm: gradient norm before clipping.
         ready: passed once `stats` and `norm` are on the CPU; None without a GPU.
         ids: sample ids of this process, int64 (views,).
@@ -69,6 +70,8 @@ def train_record(step: PendingStep, window: Window, norm: float, layout: Layout)
         "step_ms": 1000 * times.wall / times.steps,
         "wait_ms": 1000 * times.stall / times.steps,
         "wait_share": times.share,
+        "wait_share_max": times.worst[1],
+        "wait_rank": times.worst[0],
         "wait_stage": times.slowest_stage,
         "wait_by_stage_ms": {k: 1000 * v / times.steps for k, v in times.stages.items()},
         "eta_s": (layout.total - done) / speed,
@@ -87,5 +90,7 @@ def epoch_record(samples: int, epochs: int, times: Times) -> dict[str, Any]:
         "seconds": times.wall,
         "start_seconds": times.start,
         "wait_share": times.share,
+        "wait_share_max": times.worst[1],
+        "wait_rank": times.worst[0],
         "verdict": times.verdict(),
     }

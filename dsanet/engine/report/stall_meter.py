@@ -29,6 +29,7 @@ class Times:
         start: waiting for first batches after a pause; not part of `wall` and `stall`.
         steps: number of steps.
         videos: number of videos, over all processes.
+        stall_by_rank: waiting of every process where there are several, each one step late.
     """
 
     wall: float = 0.0
@@ -37,6 +38,7 @@ class Times:
     start: float = 0.0
     steps: int = 0
     videos: int = 0
+    stall_by_rank: Counter[int] = field(default_factory=Counter)
 
     def add(self, other: Times) -> None:
         """Add the times of other steps."""
@@ -46,11 +48,23 @@ class Times:
         self.stages.update(other.stages)
         self.steps += other.steps
         self.videos += other.videos
+        self.stall_by_rank.update(other.stall_by_rank)
 
     @property
     def share(self) -> float:
-        """Share of the time that was spent waiting for data, from 0 to 1."""
-        return min(self.stall / self.wall, 1.0) if self.wall else 0.0
+        """Share of the time that this process spent waiting for data, from 0 to 1."""
+        return self._share_of(self.stall)
+
+    @property
+    def worst(self) -> tuple[int, float]:
+        """Rank and share of the process that waited most; the others wait for it in each step."""
+        stalls = self.stall_by_rank or {0: self.stall}
+        rank = max(stalls, key=lambda rank: stalls[rank])
+        share = self._share_of(stalls[rank])
+        return (rank, share) if share > self.share else (0, self.share)
+
+    def _share_of(self, stall: float) -> float:
+        return min(stall / self.wall, 1.0) if self.wall else 0.0
 
     @property
     def slowest_stage(self) -> str:
@@ -65,9 +79,11 @@ class Times:
         if not self.steps:
             return "no steps"
         step = 1000 * self.wall / self.steps
-        if self.share < DATA_BOUND:
+        rank, share = self.worst
+        where = f" on rank {rank} ({self.share:.1%} on rank 0)" if rank else ""
+        if share < DATA_BOUND:
             return (
-                f"compute-bound: {self.share:.1%} of the step waits for data (step {step:.0f} ms)"
+                f"compute-bound: {share:.1%} of the step waits for data{where} (step {step:.0f} ms)"
             )
         spent = ", ".join(
             f"{name} {1000 * seconds / self.steps:.0f} ms"
@@ -75,9 +91,9 @@ class Times:
             if name not in IDLE
         )
         return (
-            f"data-bound: {self.share:.0%} of the step waits for data, longest for "
+            f"data-bound: {share:.0%} of the step waits for data{where}, longest for "
             f"{self.slowest_stage} (step {step:.0f} ms; by stage {spent or 'unknown'}); without "
-            f"the wait it would be {1 / max(1 - self.share, 0.01):.2f} times as fast"
+            f"the wait it would be {1 / max(1 - share, 0.01):.2f} times as fast"
         )
 
 

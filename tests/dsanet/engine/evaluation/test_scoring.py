@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from dsanet.engine import UsageError
+from dsanet.engine.evaluation import scoring
 from dsanet.engine.evaluation.scoring import (
     Scorer,
     ScoreTable,
     group_views,
     label_ranks,
     merge_tables,
+    score_batches,
 )
 from dsanet.engine.launch.distributed import World
+from dsanet.engine.report.console import Console
+from pipelines import Batch
 
 
 def views(B: int, C: int, K: int) -> Tensor:
@@ -85,6 +91,61 @@ def test_scores_depend_on_the_order_of_snippets_but_not_of_crops_and_passes() ->
     passes = clips[:, :, [1, 0, 3, 2, 5, 4, 7, 6]]
     np.testing.assert_allclose(scorer()(passes), base, rtol=1e-4, atol=1e-4)
     assert not np.allclose(scorer()(clips.flip(2)), base, rtol=1e-2)
+
+
+class RecordingScorer:
+    """Records when a batch is started, and when its scores are read; its scores are its number."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.events: list[str] = []
+        read = scoring.HostCopy.read
+
+        def note(copy: scoring.HostCopy) -> np.ndarray:
+            values = read(copy)
+            if values.dtype == np.float32:  # scores, not ranks
+                self.events.append(f"read {values[0, 0]:g}")
+            return values
+
+        monkeypatch.setattr(scoring.HostCopy, "read", note)
+
+    def inputs(self, clips: Tensor) -> Tensor:
+        self.events.append(f"start {int(clips)}")
+        return torch.full((1, 3, 2), float(clips))
+
+
+class ThreeBatches(list[Batch]):
+    """A loader of one video a batch, whose clips are their number."""
+
+    split = SimpleNamespace(samples={"num_labels": np.ones(3, np.int64)})
+
+    def __init__(self) -> None:
+        one = np.ones(1, np.int64)
+        clips, labels = torch.arange(3), torch.zeros(3, 1, dtype=torch.int64)
+        super().__init__(Batch(clips[n], labels[n], one * n, one > 0) for n in range(3))
+
+
+def test_the_next_batch_is_started_before_the_scores_of_one_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorder: Any = RecordingScorer(monkeypatch)
+    batches: Any = ThreeBatches()
+    console = Console(enabled=False)
+    console.start_progress(3)
+    tables = list(score_batches(recorder, batches, World(), console, np.arange(3)))
+    assert recorder.events == ["start 0", "start 1", "read 0", "start 2", "read 1", "read 2"]
+    assert [(int(t.ids[0]), int(t.scores[0, 0])) for t in tables] == [(0, 0), (1, 1), (2, 2)]
+    assert console.done == 3
+
+
+def test_a_batch_that_needs_no_scores_has_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder: Any = RecordingScorer(monkeypatch)
+    batches: Any = ThreeBatches()
+    ids = np.array([0, -1, 2])
+    tables = list(score_batches(recorder, batches, World(), Console(enabled=False), ids))
+    assert recorder.events == ["start 0", "read 0", "start 2", "read 2"]
+    assert [int(t.ids[0]) for t in tables] == [0, -1, 2]
+    assert tables[1].scores.tolist() == [[0.0, 0.0]]
+    assert tables[1].ranks.tolist() == [[0, 0, 0]]
 
 
 def test_merging_drops_padding_and_duplicates() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dsanet import build_model
 from dsanet.engine.config import TrainConfig, ValidationConfig
 from dsanet.engine.evaluation.validate import Validator
 from dsanet.engine.launch.distributed import World
@@ -62,3 +63,31 @@ def test_an_offset_per_video_does_not_choose_the_best(
     plain, offset = run(Stub(0)), run(Stub(50))
     assert 0.25 < plain["map"] < 1
     assert offset["map"] == pytest.approx(plain["map"])
+
+
+def randomised(model: nn.Module, seed: int) -> nn.Module:
+    """Give the batch norms of a network other weights and statistics, as training does."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for values in (module.weight.data, module.bias.data, module.running_mean):
+                values.copy_(torch.rand(values.shape, generator=generator) - 0.3)
+            module.running_var.copy_(0.5 + torch.rand(values.shape, generator=generator))
+    return model
+
+
+def test_validation_scores_the_present_weights_with_folded_batch_norms(
+    small_shards: Path, validator: Callable[[Path], Validator]
+) -> None:
+    one = validator(small_shards)
+    model = build_model("dsa_i3d_r18", num_classes=4, segments=2, width=8)
+    clips = torch.randint(0, 256, (2, 2, 2, 32, 32, 3), dtype=torch.uint8)
+    for epoch in range(2):
+        scorer = one.scorer(randomised(model, epoch))
+        kinds = {type(module) for module in scorer.network.modules()}
+        assert not kinds & {nn.BatchNorm1d, nn.BatchNorm2d}
+        with torch.inference_mode():
+            logits = model(clips)
+        bound = 1e-5 * float(logits.abs().max())
+        torch.testing.assert_close(scorer(clips), logits.numpy(), rtol=0, atol=bound)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())

@@ -31,6 +31,20 @@ def test_a_run_that_hardly_waits_is_compute_bound() -> None:
     assert times(0.1, decode=9.0).verdict().startswith("compute-bound: 1.0% of the step")
 
 
+def test_the_process_that_waits_most_decides() -> None:
+    one = times(0.1, decode=9.0)
+    one.stall_by_rank.update({0: 0.1, 1: 3.0, 2: 1.0})
+    assert one.worst == (1, 0.3)
+    verdict = one.verdict()
+    assert verdict.startswith("data-bound: 30% of the step waits for data on rank 1 (1.0% on rank")
+    one.add(one)
+    assert one.worst == (1, 0.3)
+
+
+def test_one_process_is_its_own_worst() -> None:
+    assert times(3.8).worst == (0, 0.38)
+
+
 def test_times_add_up() -> None:
     total = Times()
     for _ in range(3):
