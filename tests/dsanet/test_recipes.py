@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,7 @@ PAPER = {
     "somethingv1": ("dsa_i3d_r50", 4, 4, 1, "spread", 50, 5, (30, 40, 45)),
     "activitynet": ("dsa_i3d_r50", 4, 4, 8, "segments", 200, 0, (80, 160)),
 }
+TRAINING_PAGE = Path(__file__).resolve().parents[2] / "docs/training.md"
 COMMON = [*PAPER, "kinetics400-modern"]
 
 
@@ -98,3 +101,13 @@ def test_the_layouts_in_the_header_divide_the_batch(name: str) -> None:
     for processes, micro, passes in layouts:
         layout = plan_steps(config, int(processes), 10_000)
         assert (layout.micro, layout.accumulation) == (int(micro), int(passes or 1))
+
+
+def test_the_options_for_other_data_sets_are_valid() -> None:
+    rows = re.findall(r"^\| [^|]+ \| `(--recipe [^`]+)` \|", TRAINING_PAGE.read_text("utf-8"), re.M)
+    assert len(rows) == 3
+    for row in rows:
+        config = parse_train([*shlex.split(row), "--data", "d", "--out", "o"])
+        plan_steps(config, 8, 3_500)
+        assert config.schedule.epochs > max(config.schedule.steps)
+    assert peak_rate(config.optim, config.batch.videos) == pytest.approx(0.0015)

@@ -46,7 +46,5 @@ def test_a_label_that_the_file_of_classes_lacks_names_that_file(tmp_path):
     (tmp_path / "classes.txt").write_text("x\ny\n")
     (tmp_path / "list.txt").write_text("a.mp4 z\n")
     words = ["--classes", tmp_path / "classes.txt"]
-    with pytest.raises(
-        ShardError, match=r"the 2 classes, which come from .*classes\.txt"
-    ):
+    with pytest.raises(ShardError, match=r"the 2 classes, which come from .*classes\.txt"):
         read_listing(parse(*arguments(tmp_path, tmp_path / "set"), *words))
