@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from dsanet.engine import UsageError
-from dsanet.engine.checkpoint import find_checkpoint
 from dsanet.engine.config import TrainConfig
+from dsanet.engine.evaluation.accuracy import compute_metrics, one_hot
 from dsanet.engine.evaluation.config import EvalConfig, out_folder, parse_eval
 from dsanet.engine.evaluation.evaluate import evaluate as evaluate_split
 from dsanet.engine.evaluation.evaluate import run_evaluation
@@ -200,7 +200,7 @@ def test_accuracies_of_clips_and_classes_against_a_loop(
     one_process: Path, small_shards: Path, trained: Path
 ) -> None:
     network, split = (
-        load_trained(find_checkpoint(trained, "last", print)),
+        load_trained(trained),
         open_split(small_shards, "val"),
     )
     loader = EvalLoader(
@@ -260,8 +260,32 @@ def test_a_preset_is_stored_with_its_scores(
 
 
 def test_a_split_without_videos_is_refused(small_shards: Path, trained: Path) -> None:
-    network = load_trained(find_checkpoint(trained, "last", print))
+    network = load_trained(trained)
     empty = open_split(small_shards, "val").part(np.arange(0))
     config = EvalConfig(data=str(small_shards), checkpoint=str(trained))
     with pytest.raises(UsageError, match=r"val: the split has no videos to evaluate"):
         evaluate_split(config, network, empty, World(), Console(enabled=False))
+
+
+def test_windows_longer_than_a_video_are_the_video(
+    small_shards: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """24 frames at 25 a second are one window of each length, and the windows are equal."""
+    words = ("--data", small_shards, "--checkpoint", trained, "--out", tmp_path)
+    assert eval_here(*words, "--protocol", "m-twi", "--crops", 1) == 0
+    network, split = load_trained(trained), open_split(small_shards, "val")
+    loader = EvalLoader(
+        split, network.sampling, LoaderConfig(threads=1), batch_size=8, crop_size=32,
+        resize_short=32,
+    )  # fmt: skip
+    [batch] = loader
+    with torch.inference_mode():
+        expected = network.model(batch.clips).numpy()
+    loader.close()
+    stored = load_scores(tmp_path)
+    np.testing.assert_allclose(stored.scores, expected, rtol=1e-4, atol=1e-5)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["protocol"]["placement"] == "windows"
+    assert metrics["clip_top1"] is None
+    assert metrics["map"] == compute_metrics(expected, one_hot(batch.labels.numpy(), 4))["map"]
+    assert "protocol: own: windows of 1, 2, 4, 8, 16 s" in capfd.readouterr().out

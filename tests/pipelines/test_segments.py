@@ -10,7 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import EvalLoader, LoaderConfig, SamplingConfig, TrainLoader
+from pipelines import EvalLoader, LoaderConfig, LoaderUsageError, SamplingConfig, TrainLoader
+from pipelines.plan.sampling import twice_frames
 from shards import ShardSettings, build_split, open_split
 from shards.annotations import read_list
 from tests.pipelines.loaders import ONE, SMALL
@@ -107,3 +108,26 @@ def test_validation_spans_the_whole_video(sharded):
     loader.close()
     middles = frame_numbers(batch.clips)[0].mean(axis=1)
     assert (np.floor(middles / (FRAMES / 4)) == np.arange(4)).all()
+
+
+def test_two_passes_hold_the_planned_frames(sharded):
+    loader = EvalLoader(open_split(sharded, "val"), SAMPLING, ONE, batch_size=1, clips=8, crops=1,
+                        twice=True, crop_size=32, resize_short=32)  # fmt: skip
+    (batch,) = loader
+    loader.close()
+    found = frame_numbers(batch.clips)[0, 0]
+    np.testing.assert_allclose(found, twice_frames(FRAMES, SAMPLING), atol=2)
+    assert found[1, 0] < 2 < found[0, 0]  # the second pass begins with the video
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clips": 4}, "clips must be 8 .2 x sampling.segments. for two passes, got 4"),
+        ({"clips": 8, "config": LoaderConfig(reader="webdataset")}, "loader.reader must be frames"),
+    ],
+)
+def test_two_passes_that_do_not_fit_are_refused(sharded, settings, message):
+    settings = {"config": ONE, **settings}
+    with pytest.raises(LoaderUsageError, match=message):
+        EvalLoader(open_split(sharded, "val"), SAMPLING, batch_size=1, twice=True, **settings)

@@ -28,12 +28,13 @@ class EvalConfig:
         protocol: settings by name, each of which the next four keys override: `paper` (8 clips x 3
             crops), `slowfast-10x3` (PySlowFast's views, probabilities averaged), `one-view` (the
             input of validation), `sthv1-2x` (two passes x 3 crops, as TSM tests on
-            Something-Something).
+            Something-Something), `m-twi` (whole videos in windows of 1 to 16 s, for ActivityNet).
         clips: clips per video; a multiple of U for a network that mixes U snippets.
         crops: crops per clip: 1 (centre) or 3 (start, middle and end of the longer side).
         placement: where the clips lie in time: as the `training` mode spreads test clips, as
             another mode of `sampling.mode` does, in two passes at the centres and the starts of
-            the segments (`twice`), or as the U centred snippets of validation (`centre`).
+            the segments (`twice`), as the U centred snippets of validation (`centre`), or as
+            these in each of many `windows` of the video.
         average: what is averaged over views: `logits`, as in the authors' code, or `softmax`.
         out: folder for the scores; null: RUN/eval-SPLIT-CLIPSxCROPS or RUN/eval-SPLIT-PROTOCOL,
             with -best at its end for `which: best`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dsanet.engine.evaluation.score_file import ScoreFile, score_file
 from dsanet.engine.evaluation.score_log import ScoreLog
 from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, merge_tables, score_batches
 from dsanet.engine.evaluation.trained_network import TrainedNetwork, load_trained
+from dsanet.engine.evaluation.windows import score_windows
 from dsanet.engine.folder_lock import locked
 from dsanet.engine.launch.distributed import World, count_processes
 from dsanet.engine.launch.first_process import on_first_process
@@ -29,6 +31,7 @@ from dsanet.engine.report.console import Console
 from dsanet.inference import fold_batch_norms
 from dsanet.recognizer import Recognizer
 from pipelines import EvalLoader, Rank, open_data
+from pipelines.window_loader import WindowLoader
 from shards import Split
 from shards.format.index import check_idx_files
 
@@ -122,7 +125,7 @@ def _score(
     console.start_progress(len(split))
     tables = []
     try:
-        for table in score_batches(scorer, loader, world, console, ids):
+        for table in _tables(config, trained, scorer, loader, world, console, ids):
             tables.append(table)
             if score_log is not None:
                 score_log.append(table)
@@ -174,11 +177,40 @@ def _scorer(config: EvalConfig, trained: TrainedNetwork, world: World, console: 
     return Scorer(network, protocol.segments, precision, world.device, protocol.average)
 
 
-def _loader(config: EvalConfig, trained: TrainedNetwork, split: Split, world: World) -> EvalLoader:
+def _tables(
+    config: EvalConfig,
+    trained: TrainedNetwork,
+    scorer: Scorer,
+    loader: EvalLoader | WindowLoader,
+    world: World,
+    console: Console,
+    ids: np.ndarray,
+) -> Iterator[ScoreTable]:
+    if isinstance(loader, EvalLoader):
+        return score_batches(scorer, loader, world, console, ids)
+    classes = len(trained.classes)
+    return score_windows(scorer, loader, world, console, ids, classes=classes, batch=config.batch)
+
+
+def _loader(
+    config: EvalConfig, trained: TrainedNetwork, split: Split, world: World
+) -> EvalLoader | WindowLoader:
     protocol = protocol_of(config, trained)
+    sampling = sampling_for(protocol, trained.sampling)
+    rank = Rank(world.rank, world.size, str(world.device))
+    if protocol.placement == "windows":
+        return WindowLoader(
+            split,
+            sampling,
+            config.loader,
+            crops=protocol.crops,
+            crop_size=protocol.size,
+            resize_short=protocol.short_side,
+            rank=rank,
+        )
     return EvalLoader(
         split,
-        sampling_for(protocol, trained.sampling),
+        sampling,
         config.loader,
         batch_size=config.batch,
         clips=None if protocol.placement == "centre" else protocol.clips,
@@ -186,7 +218,7 @@ def _loader(config: EvalConfig, trained: TrainedNetwork, split: Split, world: Wo
         twice=protocol.placement == "twice",
         crop_size=protocol.size,
         resize_short=protocol.short_side,
-        rank=Rank(world.rank, world.size, str(world.device)),
+        rank=rank,
     )
 
 

@@ -13,13 +13,18 @@ from dsanet.engine.errors import UsageError
 from dsanet.engine.evaluation.accuracy import Average
 from dsanet.errors import require
 from pipelines import SamplingConfig
+from pipelines.plan.windows import SECONDS
 
-ProtocolName = Literal["paper", "slowfast-10x3", "one-view", "sthv1-2x"]
+ProtocolName = Literal["paper", "slowfast-10x3", "one-view", "sthv1-2x", "m-twi"]
 Placement = Literal[
-    "training", "twice", "centre",
+    "training", "twice", "centre", "windows",
     "segments", "release", "dense", "uniform", "spread", "mmaction2", "pyslowfast",
 ]  # fmt: skip
 Crops = Literal[1, 3]
+
+
+# M-TWI averages the K best scores of the windows of one length, K = max(LEAST, windows // SHARE).
+LEAST, SHARE = 15, 4
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ PRESETS: dict[ProtocolName, Preset] = {
     "one-view": Preset(1, "centre", "logits"),
     # TSM's accurate setting on Something-Something: two passes, three crops of the full height.
     "sthv1-2x": Preset(3, "twice", "logits", passes=2),
+    # Table 5: TSN's windows over whole videos; see evaluation/windows.py.
+    "m-twi": Preset(3, "windows", "logits"),
 }
 
 
@@ -75,14 +82,14 @@ class Protocol:
 
     @property
     def views(self) -> int:
-        """Views of a video."""
+        """Views of a video, or of one window of it."""
         return self.clips * self.crops
 
     @property
     def inputs(self) -> int:
-        """Inputs of the network for a video."""
-        if self.placement == "centre":
-            return 1
+        """Inputs of the network for a video; 0 for windows, whose number depends on it."""
+        if self.placement in ("centre", "windows"):
+            return int(self.placement == "centre")
         return self.crops * (self.clips // (self.segments or 1))
 
     def describe(self) -> str:
@@ -92,6 +99,11 @@ class Protocol:
         clips = "1 clip" if self.clips == 1 else f"{self.clips} clips"
         crops = "1 crop" if self.crops == 1 else f"{self.crops} crops"
         count = self.inputs
+        if self.placement == "windows":
+            return (
+                f"{self.name or 'own'}: {describe_windows()}; {clips} x {crops} of {self.size} "
+                f"pixels in a window, {self.average} averaged"
+            )
         inputs = "1 input" if count == 1 else f"{self.average} of {count} inputs averaged"
         return f"{self.name or 'own'}: {clips} x {crops} of {self.size} pixels{place}, {inputs}"
 
@@ -101,6 +113,12 @@ class Protocol:
         name = settings.pop("name")
         # Last, so that a difference between two protocols is found in a setting.
         return settings | {"name": name, "description": self.describe()}
+
+
+def describe_windows() -> str:
+    """The windows of M-TWI as text."""
+    seconds = ", ".join(f"{length:g}" for length in SECONDS)
+    return f"windows of {seconds} s, the best {LEAST} or quarter of each length"
 
 
 @dataclass(frozen=True)
@@ -156,10 +174,11 @@ def resolve(
 
 
 def _check(protocol: Protocol, network: str, sampling: SamplingConfig) -> None:
-    if protocol.placement == "centre":
+    if protocol.placement in ("centre", "windows"):
         U = sampling.segments
-        must = f"be {U} (sampling.segments) with placement centre"
+        must = f"be {U} (sampling.segments) with placement {protocol.placement}"
         require(protocol.clips == U, "clips", must, protocol.clips, UsageError)
+    if protocol.placement == "centre":
         must = "be 1 with placement centre"
         require(protocol.crops == 1, "crops", must, protocol.crops, UsageError)
         return
@@ -170,6 +189,6 @@ def _check(protocol: Protocol, network: str, sampling: SamplingConfig) -> None:
 
 def sampling_for(protocol: Protocol, sampling: SamplingConfig) -> SamplingConfig:
     """The sampling of a test: that of training, with the mode of the protocol's placement."""
-    if protocol.placement in ("training", "twice", "centre"):
+    if protocol.placement in ("training", "twice", "centre", "windows"):
         return sampling
     return replace(sampling, mode=protocol.placement)  # type: ignore[arg-type]

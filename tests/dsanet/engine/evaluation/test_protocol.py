@@ -42,6 +42,7 @@ def protocol(
         (("--protocol", "one-view"), None, 4, 1, 1, 224),
         (("--protocol", "sthv1-2x"), 4, 8, 3, 6, 256),
         (("--protocol", "sthv1-2x", "--crops", 1), 4, 8, 1, 2, 256),
+        (("--protocol", "m-twi"), 4, 4, 3, 0, 256),
     ],
 )
 def test_views_and_inputs(
@@ -72,6 +73,14 @@ def test_the_contract_of_the_command_line_is_the_papers_protocol() -> None:
     assert text == "paper: 8 clips x 3 crops of 256 pixels, logits of 6 inputs averaged"
 
 
+def test_windows_are_described() -> None:
+    text = protocol("--protocol", "m-twi", "--crops", 1).describe()
+    assert text == (
+        "own: windows of 1, 2, 4, 8, 16 s, the best 15 or quarter of each length; 4 clips x 1 crop "
+        "of 256 pixels in a window, logits averaged"
+    )
+
+
 def test_one_view_is_cut_out_as_in_validation() -> None:
     made = protocol("--protocol", "one-view", size=112)
     assert (made.size, made.short_side) == (112, 128)
@@ -85,7 +94,8 @@ def test_one_view_is_cut_out_as_in_validation() -> None:
         (("--protocol", "slowfast-10x3"), "clips must be a multiple of the 4 snippets"),
         (("--protocol", "one-view", "--clips", 8), "clips must be 4 .sampling.segments. with"),
         (("--protocol", "one-view", "--crops", 3), "crops must be 1 with placement centre, got 3"),
-        (("--placement", "middle"), "placement must be one of training, twice, centre, segments"),
+        (("--protocol", "m-twi", "--clips", 8), "clips must be 4 .sampling.segments. with"),
+        (("--placement", "middle"), "placement must be one of training, twice, centre, windows"),
         (("--protocol", "mine"), "protocol must be one of paper, slowfast-10x3, one-view, sthv1"),
     ],
 )
@@ -95,13 +105,15 @@ def test_what_cannot_be_tested_is_refused(words: tuple[object, ...], message: st
 
 
 def test_every_sampling_mode_is_a_placement() -> None:
-    assert set(get_args(Placement)) == {"training", "twice", "centre", *get_args(SamplingMode)}
+    assert set(get_args(Placement)) == {
+        "training", "twice", "centre", "windows", *get_args(SamplingMode),
+    }  # fmt: skip
     trained = SamplingConfig(mode="spread")
     for placement in get_args(Placement):
         sampling = sampling_for(
             protocol("--placement", placement, "--clips", 4, "--crops", 1), trained
         )
-        same = placement in ("training", "twice", "centre")
+        same = placement in ("training", "twice", "centre", "windows")
         assert sampling.mode == ("spread" if same else placement)
 
 
