@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -13,11 +17,20 @@ import pytest
 
 from dsanet.engine import EngineError
 from dsanet.engine.command_line import load_saved
+from dsanet.engine.evaluation.accuracy import softmax
+from dsanet.engine.evaluation.config import EvalConfig
+from dsanet.engine.evaluation.evaluate import evaluate
+from dsanet.engine.evaluation.trained_network import load_trained
+from dsanet.engine.launch.distributed import World
 from dsanet.engine.preflight import check_disk
+from dsanet.engine.report.console import Console
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.setup import Training
-from shards import Source
+from shards import ShardSettings, Source, build_split, open_split
+from tests.conftest import CLASSES
 from tests.integration.scripts import eval_here, records, run_script, train_here
+
+Start = Callable[..., list[subprocess.Popen[str]]]
 
 
 def test_predictions_are_those_of_the_evaluation(
@@ -48,6 +61,61 @@ def test_a_missing_file_is_one_line(trained: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: nowhere.mp4: no such file")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_windows_of_a_video_are_predicted_as_the_cut_parts(
+    small_videos: list[Source], trained: Path, tmp_path: Path
+) -> None:
+    video = small_videos[0].path
+    out = [tmp_path / f"{number}.json" for number in (1, 2)]
+    more = ("--clips", 2, "--crops", 1, "--top", 4)
+    base = ("tools/predict.py", "--checkpoint", trained, *more)
+    html = tmp_path / "p.html"
+    done = run_script(*base, "--window", 0.5, "--json", out[0], "--html", html, video)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [windows] = json.loads(out[0].read_text())
+    assert html.read_text().count("data:image/jpeg") == 2
+    starts = [window["start"] for window in windows["timeline"]]
+    assert starts == [0.5 * number for number in range(len(starts))]
+    assert len(starts) > 1
+    trained_network = load_trained(trained)
+    probabilities = []
+    for number, window in enumerate(windows["timeline"]):
+        source = Source(video, -1, f"w{number}", start=window["start"], end=window["end"])
+        settings = trained_network.shards
+        shard_settings = ShardSettings(short_side=settings["short_side"], fps=settings["fps"])
+        build_split([source], tmp_path / f"s{number}", "val", CLASSES, shard_settings)
+        config = EvalConfig(data=str(tmp_path / f"s{number}"), checkpoint="c", clips=2, crops=1)
+        split = open_split(tmp_path / f"s{number}", "val")
+        table = evaluate(config, trained_network, split, World(), Console(enabled=False))
+        row = softmax(table.scores)[0]
+        probabilities.append(row)
+        expected = {name: row[label] for label, name in enumerate(CLASSES)}
+        assert dict(window["classes"]) == pytest.approx(expected, rel=1e-5)
+    mean = np.mean(probabilities, axis=0)
+    expected = {name: mean[label] for label, name in enumerate(CLASSES)}
+    assert dict(windows["classes"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_watched_folder_is_predicted_as_files_come(
+    small_videos: list[Source], trained: Path, tmp_path: Path, start: Start
+) -> None:
+    inbox, table = tmp_path / "inbox", tmp_path / "p.csv"
+    inbox.mkdir()
+    more = ("--clips", 2, "--crops", 1, "--watch", inbox, "--csv", table)
+    [process] = start("tools/predict.py", "--checkpoint", trained, *more)
+    shutil.copy(small_videos[0].path, inbox / "one.mp4")
+    (inbox / "bad.mp4").write_bytes(b"nonsense")
+    deadline = time.monotonic() + 90
+    while not table.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "one.mp4" in out
+    assert "bad.mp4" in err
+    assert table.read_text().count("one.mp4") == 4
+    assert "Traceback" not in err
 
 
 def words(shards: Path, tiny: Path, out: Path) -> tuple[object, ...]:

@@ -49,10 +49,13 @@ class VideoView:
     kernels: tuple[KernelMap, ...] = ()
 
 
-def view_videos(trained: TrainedNetwork, split: Split, ids: list[int]) -> dict[int, VideoView]:
-    """Read the centre view of videos and run the network on it, on the CPU.
+def view_videos(
+    trained: TrainedNetwork, split: Split, ids: list[int], *, kernels: bool = True
+) -> dict[int, VideoView]:
+    """Read the centre view of videos on the CPU.
 
     ids: in the split. Unreadable videos are left out.
+    kernels: run the network, which is on the CPU, for the kernels of its DSA blocks.
 
     Raises:
         ShardError, LoaderError: when the tars cannot be read at all.
@@ -74,8 +77,10 @@ def view_videos(trained: TrainedNetwork, split: Split, ids: list[int]) -> dict[i
             if batch.valid[0]:
                 video = ids[int(batch.ids[0])]
                 frames = tuple(_frame_uri(clip[len(clip) // 2]) for clip in batch.clips[0, 0])
-                kernels = _kernels(trained.model, group_views(batch.clips, segments)[0])
-                views[video] = VideoView(split.key(video), frames, kernels)
+                maps: tuple[KernelMap, ...] = ()
+                if kernels:
+                    maps = _kernels(trained.model, group_views(batch.clips, segments)[0])
+                views[video] = VideoView(split.key(video), frames, maps)
     finally:
         loader.close()
     return views
