@@ -196,7 +196,7 @@ def report(
     classes = len(entries[0].scores.classes)
     lines = [f"{metrics['labelled']} videos with labels, {classes} classes"]
     if left_out:
-        lines[0] += f"; {left_out} videos without scores in every file are left out"
+        lines[0] += f"; left out, without scores in every file: {left_out}"
     if not metrics["labelled"]:
         return [*lines, "no labels, so no accuracies"]
     for entry in (*entries, mixed):

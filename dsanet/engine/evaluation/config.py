@@ -111,11 +111,12 @@ def out_folder(config: EvalConfig) -> Path:
 
 
 def _views(config: EvalConfig) -> str:
-    """The last part of the folder's name: 8x3, one-view, slowfast-10x3-12x3, ..."""
+    """The last part of the folder's name: 8x3, one-view, slowfast-10x3-12x3, 8x3-mmaction2, ..."""
     preset = PRESETS[config.protocol]
-    if config.protocol == "paper":
-        return f"{config.clips or preset.clips}x{config.crops or preset.crops}"
-    if config.clips or config.crops:
+    parts: list[str] = [] if config.protocol == "paper" else [config.protocol]
+    if not parts or config.clips or config.crops:
         clips = config.clips or preset.clips or f"{preset.passes}u"
-        return f"{config.protocol}-{clips}x{config.crops or preset.crops}"
-    return config.protocol
+        parts.append(f"{clips}x{config.crops or preset.crops}")
+    if config.placement and config.placement != preset.placement:
+        parts.append(config.placement)
+    return "-".join(parts)

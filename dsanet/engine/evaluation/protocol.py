@@ -183,7 +183,9 @@ def _check(protocol: Protocol, network: str, sampling: SamplingConfig) -> None:
         require(protocol.crops == 1, "crops", must, protocol.crops, UsageError)
         return
     length = protocol.segments or 1
-    must = f"be a multiple of the {length} snippets that {network} mixes"
+    near = protocol.clips // length * length
+    such = f"{near} or {near + length}" if near else str(length)
+    must = f"be a multiple of the {length} snippets that {network} mixes, such as {such}"
     require(protocol.clips % length == 0, "clips", must, protocol.clips, UsageError)
 
 

@@ -55,6 +55,8 @@ def write_results(out: Path, scores: ScoreFile, metrics: dict[str, Any]) -> None
     files["metrics.json"] = (json.dumps(metrics, indent=1) + "\n").encode()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        # An evaluation is complete once this file is there; an older one is of other scores.
+        (out / "metrics.json").unlink(missing_ok=True)
         for name, content in files.items():
             write_atomic(out / name, content)
     except OSError as error:

@@ -76,7 +76,7 @@ class VideoWindows:
         self.frames = frames[order]
         self.scales = np.array([windows[w].scale for w in order])
         self.last = self.frames.max(axis=(1, 2))
-        self.scores: list[np.ndarray] = []
+        self.scores: list[Tensor] = []  # on the device: nothing waits for them before the end
         self.done = 0  # windows
         self.store: FrameStore | None = None
 
@@ -90,14 +90,14 @@ class VideoWindows:
             rows = np.minimum(self.done + np.arange(self.batch), ready - 1)
             count = min(self.batch, ready - self.done)
             views = self.store.inputs(self.frames[rows])
-            self.scores.append(self.scorer(views)[:count])
+            self.scores.append(self.scorer.inputs(views).mean(1)[:count])
             self.done += count
         self.store.keep(self.frames[self.done :])
 
     def result(self) -> np.ndarray:
         """The score (classes,) of the video, once all frames are there."""
         assert self.done == len(self.frames), "frames of windows are missing"
-        return integrate(np.concatenate(self.scores), self.scales)
+        return integrate(torch.cat(self.scores).cpu().numpy(), self.scales)
 
 
 def score_windows(

@@ -117,7 +117,9 @@ def test_a_video_that_one_could_not_read_is_left_out(
     files = [write(tmp_path / n, s) for n, s in (("a", whole), ("b", replace(short, **lost)))]
     assert compare(*files) == 0
     out = capsys.readouterr().out
-    assert out.startswith("59 videos with labels, 7 classes; 1 videos without scores in every file")
+    assert out.startswith(
+        "59 videos with labels, 7 classes; left out, without scores in every file: 1"
+    )
 
 
 def test_several_labels_are_compared_by_map(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_one_view_is_cut_out_as_in_validation() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--clips", 10), "clips must be a multiple of the 4 snippets that net mixes, got 10"),
+        (("--clips", 10), "multiple of the 4 snippets that net mixes, such as 8 or 12, got 10"),
         (("--protocol", "slowfast-10x3"), "clips must be a multiple of the 4 snippets"),
         (("--protocol", "one-view", "--clips", 8), "clips must be 4 .sampling.segments. with"),
         (("--protocol", "one-view", "--crops", 3), "crops must be 1 with placement centre, got 3"),
@@ -125,6 +125,7 @@ def test_every_sampling_mode_is_a_placement() -> None:
         ({"protocol": "one-view"}, "eval-val-one-view"),
         ({"protocol": "slowfast-10x3", "clips": 12}, "eval-val-slowfast-10x3-12x3"),
         ({"protocol": "sthv1-2x", "crops": 1}, "eval-val-sthv1-2x-2ux1"),
+        ({"placement": "mmaction2"}, "eval-val-8x3-mmaction2"),
     ],
 )
 def test_protocols_do_not_share_a_folder(settings: dict[str, Any], name: str) -> None:

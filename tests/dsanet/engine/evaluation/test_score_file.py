@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dsanet.engine import UsageError
+from dsanet.engine import EngineError, UsageError
+from dsanet.engine.evaluation import results
 from dsanet.engine.evaluation.results import score_metrics, write_results
 from dsanet.engine.evaluation.score_file import ScoreFile, load_scores
+from shards.format.files import write_atomic
 
 
 def example(videos: int = 6) -> ScoreFile:
@@ -97,3 +100,20 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", ids=np.array([{"a": 1}], dtype=object))
     with pytest.raises(UsageError, match=r"evil.npz: not a score file"):
         load_scores(tmp_path / "evil.npz")
+
+
+def test_metrics_never_lie_beside_scores_of_another_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_results(tmp_path, example(), score_metrics(example()))
+
+    def fail_late(path: Path, content: bytes) -> None:
+        if path.name == "confusion.csv":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomic(path, content)
+
+    monkeypatch.setattr(results, "write_atomic", fail_late)
+    with pytest.raises(EngineError, match=r"cannot write the scores: No space left .* --out"):
+        write_results(tmp_path, example(5), score_metrics(example(5)))
+    assert len(load_scores(tmp_path).ids) == 5
+    assert not (tmp_path / "metrics.json").exists()
