@@ -37,7 +37,7 @@ def build(args: argparse.Namespace, console: Console) -> int:
     task = parse_task(args.task)
     listing = read_listing(args)
     for warning in listing.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print_line(f"warning: {warning}", error=True)
     with BuildProgress(console) as progress:
         report = build_split(
             listing.sources, args.out, args.split, listing.classes, settings,

@@ -55,9 +55,14 @@ def _add_list_options(parser: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(text.split(",")),
         default=(),
         metavar="NAMES",
-        help="csv: the columns of a file without a header, such as path,label",
+        help="csv, Kinetics: the columns of a file without a header, such as path,label",
     )
-    add("--delimiter", default="comma", choices=DELIMITERS, help="csv: between fields (comma)")
+    add(
+        "--delimiter",
+        default="comma",
+        choices=DELIMITERS,
+        help="csv, Kinetics: between fields (comma)",
+    )
     add("--multi-label", action="store_true", help="mmaction2: a line may have several labels")
     add("--fold", type=int, default=1, help="hmdb51: 1, 2 or 3 (1)")
     add("--segments", default="whole", help="activitynet: whole, labelled, or seconds (whole)")

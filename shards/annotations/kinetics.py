@@ -110,7 +110,12 @@ def _to_source(folder: VideoFolder, clip: Clip, label: int, key: str) -> Source:
 def _make_listing(
     folder: VideoFolder, clips: Sequence[Clip], names: Sequence[str], given: Classes, path: Path
 ) -> Listing:
-    classes = Classes([normalise_class_name(name) for name in names], given.origin)
+    classes = Classes([normalise_class_name(name) for name in names], given.source)
+    if len(classes.numbers) < len(names):
+        raise ShardError(
+            f"two of the {len(names)} class names{classes.origin} are the same but for capitals or "
+            "underscores, which do not count in Kinetics; correct them"
+        )
     labels = [classes.number(clip.label, clip.place) if clip.label else -1 for clip in clips]
     keys = unique_keys([clip.key_name for clip in clips])
     sources = [

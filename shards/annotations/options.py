@@ -10,11 +10,12 @@ from shards.errors import ShardUsageError
 
 DELIMITERS = {"comma": ",", "tab": "\t", "semicolon": ";", "space": " "}
 # The data sets whose lists have a use for an option; the other options are for every data set.
+TABLES = ("csv", "kinetics400", "kinetics600", "kinetics700", "mini-kinetics200")
 USERS = {
     "segments": ("activitynet",),
     "fold": ("hmdb51",),
-    "delimiter": ("csv",),
-    "columns": ("csv",),
+    "delimiter": TABLES,
+    "columns": TABLES,
     "unlabelled": ("folder", "csv", "mmaction2"),
     "multi_label": ("mmaction2",),
 }
@@ -28,8 +29,9 @@ class ListOptions:
     Attributes:
         segments: activitynet: see `read_activitynet`.
         fold: hmdb51: which of its three divisions into training and test videos.
-        delimiter: csv: comma, tab, semicolon or space.
-        columns: csv: the names of the columns, for a file without a header; () reads the header.
+        delimiter: csv, Kinetics: comma, tab, semicolon or space.
+        columns: csv, Kinetics: the names of the columns, for a file without a header; () reads
+            the header.
         unlabelled: folder, csv, mmaction2: the list has no labels; its videos are to be scored.
         multi_label: mmaction2: a line may have several labels.
         allow_outside: whether the list may name videos outside the folder of videos.

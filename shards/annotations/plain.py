@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +75,7 @@ def _refuse_several_numbers(folder: VideoFolder, name: str, line: Line) -> None:
     A name that ends with a number is not one, if there is such a file.
     """
     match = SEVERAL_NUMBERS.fullmatch(name)
-    if not match or has_video_suffix(name) or folder.locate(name, line.place)[0].exists():
+    if not match or has_video_suffix(name) or os.path.exists(folder.locate(name, line.place)[0]):
         return
     columns = len(match[2].split()) + 1
     kind = "labels" if has_video_suffix(match[1]) else "numbers"

@@ -15,7 +15,7 @@ SUFFIXES = {
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".3gp", ".mpg", ".mpeg"),
     *(".wmv", ".ts", ".ogv"),
 }
-MAX_PATH = 4096  # bytes, of Linux
+MAX_PATH, MAX_NAME = 4096, 255  # bytes, of Linux
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 OUTSIDE = "outside the folder of videos; correct the list, or allow it with --allow-outside"
 NOT_FOLLOWED = "outside the folder of videos, and is not followed without --allow-outside"
@@ -77,7 +77,7 @@ class VideoFolder:
         Raises:
             ShardError: if the name is not a path, or leads out of the folder.
         """
-        if not name or "\0" in name or len(name.encode()) > MAX_PATH:
+        if not name or "\0" in name or _is_too_long(name):
             raise ShardError(f"{place}: {quote(name)} is not a path")
         if ADDRESS.match(name):
             raise ShardError(
@@ -88,13 +88,16 @@ class VideoFolder:
         return self._describe(relative)
 
     def _describe(self, relative: str) -> tuple[Path, str]:
-        return self.root / relative, to_text(Path(relative).as_posix())
+        return self.root / relative, to_text(relative)
 
     def _check_inside(self, relative: str, name: str, place: Place) -> None:
         if not self.allow_outside and self._is_outside(relative):
             raise ShardError(f"{place}: {quote(name)} is {OUTSIDE}")
 
     def _relative(self, name: str) -> str:
+        path = os.path.normpath(name)
+        if not path.startswith((os.sep, os.pardir)):  # nearly all paths: the rest is slow
+            return path
         path = os.path.normpath(os.path.join(self._absolute, name))
         inside_real = os.path.isabs(name) and _is_below(path, self._real)
         return os.path.relpath(path, self._real if inside_real else self._absolute)
@@ -103,15 +106,15 @@ class VideoFolder:
         """Whether a path leaves the folder, by `..` or through a symbolic link."""
         if relative == ".." or relative.startswith("../"):
             return True
-        parent, name = os.path.split(os.path.join(self._absolute, relative))
-        if parent not in self._folders:
-            self._folders[parent] = (
-                not _is_below(os.path.realpath(parent), self._real),
-                _links_in(parent),
-            )
-        outside, links = self._folders[parent]
+        inner, _, name = relative.rpartition("/")
+        if inner not in self._folders:
+            parent = os.path.join(self._absolute, inner)
+            outside = not _is_below(os.path.realpath(parent), self._real)
+            self._folders[inner] = outside, _links_in(parent)
+        outside, links = self._folders[inner]
         if name in links:
-            return not _is_below(os.path.realpath(os.path.join(parent, name)), self._real)
+            path = os.path.realpath(os.path.join(self._absolute, relative))
+            return not _is_below(path, self._real)
         return outside
 
     @cached_property
@@ -167,6 +170,14 @@ class VideoFolder:
                 yield from (os.path.normpath(os.path.join(inside, name)) for name in files)
                 continue
             folders.clear()
+
+
+def _is_too_long(name: str) -> bool:
+    """Whether Linux has no room for a path or for a name in it."""
+    if len(name) < MAX_NAME // 4:  # in UTF-8 at most four bytes a character
+        return False
+    data = name.encode()
+    return len(data) > MAX_PATH or any(len(part) > MAX_NAME for part in data.split(b"/"))
 
 
 def _is_below(path: str, root: str) -> bool:

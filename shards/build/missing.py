@@ -22,7 +22,7 @@ def find_video_folder(sources: Sequence[Source]) -> Path:
         ShardError: if it does not exist, or none of the sources does.
     """
     root = Path(os.path.commonpath([source.path.absolute().parent for source in sources]))
-    if any(source.path.exists() for source in sources):
+    if any(os.path.exists(source.path) for source in sources):
         return root
     first = sources[0]
     folder = str(root)[:MAX_SHOWN]

@@ -43,7 +43,8 @@ def check_sources(sources: Sequence[Source], classes: Sequence[str]) -> None:
     for source in sources:
         if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}", source.key):
             raise ShardError(
-                f"{source.path}: key {source.key!r} is not 1 to {MAX_KEY} letters, digits, - and _"
+                f"{str(source.path)[:300]}: key {source.key[:100]!r} is not 1 to {MAX_KEY} "
+                "letters, digits, - and _"
             )
         if source.key in by_key:
             raise ShardError(

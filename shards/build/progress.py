@@ -17,6 +17,7 @@ from shards.build.split import Report, Watcher
 from shards.build.verify import verify_split
 from shards.format.manifest import read_manifest
 
+MAX_SHOWN = 300  # characters of a path in the report
 PRINT_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
@@ -116,7 +117,7 @@ def print_report(report: Report, show: Callable[[str], None], max_listed: int = 
     size = human_bytes(sum(verdict["bytes"] for verdict in report.with_status("ok")))
     show(f"{report.folder}: {report.ok} samples, {frames} frames, {size} in {report.seconds:.1f} s")
     for verdict in report.refused[:max_listed]:
-        show(f"  {verdict['source']}: {verdict['kind']}: {verdict['reason']}")
+        show(f"  {verdict['source'][:MAX_SHOWN]}: {verdict['kind']}: {verdict['reason']}")
     if len(report.refused) > max_listed:
         show(f"  ... {len(report.refused) - max_listed} more")
     if report.refused:

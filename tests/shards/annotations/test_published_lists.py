@@ -164,6 +164,18 @@ def test_kinetics_ids_that_a_spreadsheet_destroyed(read):
         read("kinetics400", "label,youtube_id,time_start,time_end\nx,#NAME?,0,10\n")
 
 
+def test_kinetics_class_names_that_are_one_are_refused(read):
+    text = "label,youtube_id,time_start,time_end\nplay ball,a,0,1\n"
+    with pytest.raises(ShardError, match=r"two of the 2 class names.*underscores"):
+        read("kinetics400", text, classes=("play_ball", "Play ball"))
+
+
+def test_kinetics_with_columns_in_another_order(read):
+    options = {"columns": ("youtube_id", "time_start", "time_end", "label"), "delimiter": "tab"}
+    (source,) = read("kinetics700", "a\t0\t10\tplay ball\n", **options).sources
+    assert (source.key, source.label) == ("a_000000", 0)
+
+
 def test_kinetics_says_which_names_become_one_class(read):
     rows = "Play Ball,a,0,1\nplay_ball,b,0,1\n"
     listing = read("kinetics400", f"label,youtube_id,time_start,time_end\n{rows}")

@@ -98,6 +98,12 @@ def test_a_class_name_does_not_lead_out(read, videos):
     assert source.path.resolve().is_relative_to(videos.resolve())
 
 
+@pytest.mark.parametrize("name", ["x" * 256, "é" * 128, "a/" * 2500, "a\0b", ""])
+def test_names_that_no_file_has(videos, place, name):
+    with pytest.raises(ShardError, match=r"line 7: .* is not a path"):
+        VideoFolder(videos).locate(name, place)
+
+
 def test_addresses_are_not_paths(videos, place):
     with pytest.raises(ShardError, match="address; download"):
         VideoFolder(videos).locate("https://example.org/a.mp4", place)
