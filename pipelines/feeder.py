@@ -236,7 +236,7 @@ class Feeder:
         batch = self._pending.popleft()
         start = time.perf_counter()
         others = []
-        with self._activity.doing("decoding"), named_range("decode"):
+        with self._activity.doing("decoding"):
             if not self._collect(batch):
                 # The search for the broken videos needs the graph for itself.
                 while self._pending:
@@ -254,7 +254,8 @@ class Feeder:
         if batch.encoded is None:
             return True
         try:
-            batch.outputs = self._decoder.collect()
+            with named_range("decode"):
+                batch.outputs = self._decoder.collect()
             decoded = time.perf_counter()
             if self._decoder.resizes_here:
                 with self._activity.doing("resizing"), named_range("augment"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,6 +151,10 @@ class TrainConfig:
         seed: seed of the order of videos, augmentation, initial weights and dropout.
         compile: use torch.compile; null: on a GPU only.
         epoch_limit: stop after this many epochs, with the schedule of `schedule.epochs`.
+        profile: FIRST:COUNT, such as 20:5: write a trace of COUNT steps to OUT/profile, from the
+            step on that is number FIRST of this start.
+        profile_memory: on a GPU, record the stack of each allocation, for the snapshots of its
+            memory that are written after the profiled steps and when it runs out.
     """
 
     data: str
@@ -162,6 +167,8 @@ class TrainConfig:
     seed: int = 0
     compile: bool | None = None
     epoch_limit: int | None = None
+    profile: str | None = None
+    profile_memory: bool = False
     network: NetworkConfig = field(default_factory=NetworkConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -181,6 +188,21 @@ class TrainConfig:
         limit = self.epoch_limit
         valid = limit is None or limit >= 1
         require(valid, "epoch_limit", "be at least 1, or null", limit, UsageError)
+        profiled_steps(self.profile)
+
+
+def profiled_steps(text: str | None) -> range | None:
+    """The steps that FIRST:COUNT names, such as "20:5"; None for None.
+
+    Raises:
+        UsageError: for any other text.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    first, count = (int(part) for part in match.groups()) if match else (0, 0)
+    require(min(first, count) >= 1, "profile", "be FIRST:COUNT, such as 20:5", text, UsageError)
+    return range(first, first + count)
 
 
 def check_not_empty(settings: Any, *names: str) -> None:

@@ -23,6 +23,7 @@ from dsanet.engine.launch.signals import Interrupted, Signals, Stop, ignore_sigt
 from dsanet.engine.preflight import preflight
 from dsanet.engine.report.console import Console, score_lines
 from dsanet.engine.report.output import lasting_output
+from dsanet.engine.report.profiler import memory_on_failure, record_memory_history
 from dsanet.engine.resume import open_folder, restore
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.setup import Training, build_training
@@ -110,10 +111,7 @@ def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
             for line in summary_lines(training, processes):
                 console.print(line)
             restore(training)
-            if config.runtime.preflight:
-                preflight(training)
-            stop = Trainer(training).run()
-            if stop:
+            if stop := train(training):
                 return end_early(training, stop)
             console.print(
                 f"done after epoch {training.state.layout.epochs}; run folder {config.out}"
@@ -121,6 +119,18 @@ def train_main(signals: Signals, argv: Sequence[str] | None = None) -> int:
         finally:
             training.close()
     return 0
+
+
+def train(training: Training) -> Stop:
+    """Check a run and train it; returns why it ended early, or Stop.NO."""
+    config, world, console = training.config, training.world, training.console
+    if config.profile_memory:
+        record_memory_history(world.device)
+    report = print_line if not world.main else console.print
+    with memory_on_failure(training.folder.profile, world.device, world.rank, report):
+        if config.runtime.preflight:
+            preflight(training)
+        return Trainer(training).run()
 
 
 def summary_lines(training: Training, processes: list[str]) -> list[str]:

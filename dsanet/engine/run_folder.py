@@ -32,6 +32,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.log = self.path / "log"
         self.quarantine = self.path / "quarantine.jsonl"
+        self.profile = self.path / "profile"
         self.checkpoints = CheckpointFolder(self.path / "checkpoints", keep)
 
     def prepare(

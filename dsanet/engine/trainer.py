@@ -14,17 +14,20 @@ from torch import Tensor
 
 from dsanet.engine.batching import interleaved
 from dsanet.engine.checkpoint import CheckpointFolder
+from dsanet.engine.config import profiled_steps
 from dsanet.engine.errors import EngineError, NonFiniteError
 from dsanet.engine.launch.signals import Stop
 from dsanet.engine.nonfinite import replace_nonfinite
 from dsanet.engine.optim import peak_rate, schedule_factor, set_rate
 from dsanet.engine.report.gpu_usage import GpuMonitor
+from dsanet.engine.report.profiler import StepProfiler
 from dsanet.engine.report.records import STATS, PendingStep, Window, epoch_record, train_record
 from dsanet.engine.report.stall_meter import StepMeter, Times
 from dsanet.engine.setup import Training
 from dsanet.engine.step import forward_backward, update
 from pipelines import Batch
 from pipelines.hang_limits import restart, stacks_after
+from pipelines.ranges import named_range
 
 # Steps in a row that fp16 may skip. Each halves the loss scale: 40 take it from 65,536, where it
 # starts, to 2**-24, the smallest number of fp16, and no scale is left to try.
@@ -41,6 +44,14 @@ def hang_watchdog(minutes: float) -> Iterator[Callable[[], None]]:
         yield lambda: restart(limit, 60 * minutes)
 
 
+def build_profiler(training: Training) -> StepProfiler:
+    """The profiler that the settings ask for; on rank 0 alone it does anything."""
+    config, world = training.config, training.world
+    steps = profiled_steps(config.profile) if world.main else None
+    memory = world.device if config.profile_memory else None
+    return StepProfiler(steps, training.folder.profile, training.console.print, memory)
+
+
 class Trainer:
     """Trains a run from its present state to its end, or until a signal.
 
@@ -54,6 +65,7 @@ class Trainer:
         self.state, self.layout = training.state, training.state.layout
         self.meter = StepMeter(training.world.device)
         self.monitor = GpuMonitor(training.world)
+        self.profiler = build_profiler(training)
         self.window = Window()
         self.epoch_times = Times()
         self.pending: PendingStep | None = None
@@ -69,14 +81,15 @@ class Trainer:
         """Train; returns why training ended early, or Stop.NO at the end of the last epoch."""
         state, layout = self.state, self.layout
         state.model.train()
-        while True:
-            epoch = state.samples // layout.samples_per_epoch
-            if epoch > state.validated:  # also after a signal between the last step and validation
-                self.end_epoch(epoch)
-            if state.samples >= layout.total:
-                return Stop.NO
-            if self.train_epoch(epoch):
-                return self.stop
+        with contextlib.closing(self.profiler):
+            while True:
+                epoch = state.samples // layout.samples_per_epoch
+                if epoch > state.validated:  # also after a signal between a step and validation
+                    self.end_epoch(epoch)
+                if state.samples >= layout.total:
+                    return Stop.NO
+                if self.train_epoch(epoch):
+                    return self.stop
 
     def train_epoch(self, epoch: int) -> Stop:
         """Train the rest of an epoch, or until a signal."""
@@ -91,7 +104,8 @@ class Trainer:
         self.meter.restart()
         while self.state.samples < end:
             restart_watchdog()
-            self.train_step(batches)
+            with self.profiler.step(self.state.step + 1):
+                self.train_step(batches)
             if self.stop or self.save_wanted or self.save_due():
                 self.read_pending()
                 self.save()
@@ -108,7 +122,8 @@ class Trainer:
         rate = peak_rate(self.config.optim, layout.videos)
         rate *= schedule_factor(self.config.schedule, state.epoch)
         set_rate(state.optimizer, rate)
-        batch = self.meter.fetch(batches)
+        with named_range("wait for data"):
+            batch = self.meter.fetch(batches)
         others = self.world.size if self.world.size > 1 else 0
         stats = torch.zeros(len(STATS) + others, device=self.world.device)
         stats[STATS.index("replaced")] += len(batch.replaced)
