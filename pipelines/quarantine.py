@@ -9,6 +9,7 @@ from pathlib import Path
 from dsanet.errors import printable
 from dsanet.terminal import print_line
 from pipelines.errors import LoaderError
+from shards.format.files import naming
 
 MIN_LIMIT = 8  # so many broken videos never stop a job, however small the split
 SHOWN = 10
@@ -36,7 +37,7 @@ class QuarantineFile:
         entry = {"split": self.split, "id": sample, "reason": printable(reason)}
         line = json.dumps(entry | {"epoch": epoch, "rank": self.rank}) + "\n"
         # One write in append mode: the lines of several processes never mix.
-        with open(self.path, "ab", buffering=0) as file:
+        with naming(self.path), open(self.path, "ab", buffering=0) as file:
             file.write((b"\n" if cut_off else b"") + line.encode())
 
     def _read_new(self, path: Path) -> bool:

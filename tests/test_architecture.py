@@ -51,7 +51,7 @@ LAYERS = (
     ("shards.encode",),
     ("shards.format",),
     ("shards.errors",),
-    ("dsanet.errors", "dsanet.terminal", "dsanet.variables"),
+    ("dsanet.errors", "dsanet.limits", "dsanet.terminal", "dsanet.variables"),
 )
 # What a package must never import, however deep the layers would allow it.
 FORBIDDEN = {

@@ -21,8 +21,10 @@ from typing import Any
 from rich.console import Console
 from shard_arguments import add_build_arguments, read_listing
 
+from dsanet.errors import UserError
+from dsanet.limits import describe_failure
 from dsanet.terminal import escape_unencodable_output, print_line
-from shards import ShardError, ShardSettings, build_split
+from shards import ShardSettings, build_split
 from shards.build.plan import parse_task
 from shards.build.progress import BuildProgress, print_report, verify_with_progress
 from shards.build.state import merge, reindex
@@ -104,12 +106,11 @@ def main() -> int:
     args = make_parser().parse_args(words)
     try:
         return args.run(args, Console(stderr=True))
-    except ShardError as error:
+    except UserError as error:
         print_line(f"error: {error}", error=True)
         return error.exit_code
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print_line(f"error: {place}{error.strerror or error}", error=True)
+    except (OSError, MemoryError, RuntimeError) as error:
+        print_line(f"error: {describe_failure(error)}", error=True)
         return 1
     except KeyboardInterrupt:
         print_line("error: interrupted; run the same command again to go on", error=True)

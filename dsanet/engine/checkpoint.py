@@ -114,8 +114,10 @@ class CheckpointFolder:
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
+            # torch replaces the error of a write by one of its own.
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
             raise EngineError(
-                f"{self.path}: cannot write a checkpoint ({error}); free some space there and run "
+                f"{self.path}: cannot write a checkpoint ({reason}); free some space there and run "
                 "the same command again: it continues from the last checkpoint"
             ) from error
         path = self.path / f"step-{step:09d}-{_digest(partial)}.pt"

@@ -29,6 +29,7 @@ from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.setup import Training, build_training
 from dsanet.engine.trainer import Trainer
 from dsanet.errors import UserError
+from dsanet.limits import describe_failure
 from dsanet.terminal import print_line
 from pipelines.hang_limits import command_may_end, ends_soon
 
@@ -63,19 +64,15 @@ def _run(main: Callable[[], int]) -> int:
         return _print_error("out of GPU memory: lower --batch.per_gpu (in eval.py --batch)", 1)
     except KeyboardInterrupt:
         return _print_error("interrupted", 130)
-    except OSError as error:
-        return _print_error(_describe_os_error(error), 1)
-    except RuntimeError as error:
-        if not _peer_has_ended(error):
+    except (OSError, MemoryError, RuntimeError) as error:
+        reason = describe_failure(error)
+        if isinstance(error, RuntimeError) and _peer_has_ended(error):
+            reason = "another process of this run has ended; see its own error"
+        if reason is None:
             raise
-        return _print_error("another process of this run has ended; see its own error", 1)
+        return _print_error(reason, 1)
     disconnect()
     return code
-
-
-def _describe_os_error(error: OSError) -> str:
-    reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def _peer_has_ended(error: RuntimeError) -> bool:

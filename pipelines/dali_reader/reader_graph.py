@@ -20,7 +20,7 @@ import numpy as np
 from dsanet.errors import require
 from pipelines.dali_reader.pruning import Table, prune_frames, prune_groups, read_table, unrepeated
 from pipelines.dali_reader.sampling import eval_picks, train_picks
-from pipelines.decode.dali_errors import DecodeError, error_line
+from pipelines.decode.dali_errors import classify
 from pipelines.decode.graph import GraphSpec, dali
 from pipelines.errors import LoaderUsageError
 from pipelines.plan.crops import AugmentConfig
@@ -170,9 +170,9 @@ def _colour_factors(augment: AugmentConfig | None) -> Any:
 def run_reader(pipeline: Any, spec: StreamSpec) -> dict[str, Any]:
     """Run one iteration of the reader graph; returns its outputs by name.
 
-    DecodeError for a sample without an mp4 or frames.npy.
+    DecodeError for a sample without an mp4 or frames.npy, LoaderError for a fault of the machine.
     """
     try:
         return dict(zip(spec.outputs, pipeline.run(), strict=True))
     except RuntimeError as error:
-        raise DecodeError(error_line(str(error))) from None
+        raise classify(str(error)) from None

@@ -16,7 +16,7 @@ from pipelines.batch_source import BatchSource, LoadedBatch
 from pipelines.broken_videos import BrokenVideoPolicy
 from pipelines.dali_reader.decode_graph import StreamBatch, StreamDecoder, split_bytes
 from pipelines.dali_reader.reader_graph import StreamSpec, build_reader, run_reader
-from pipelines.decode.dali_errors import DecodeError, error_line
+from pipelines.decode.dali_errors import DecodeError, classify, error_line
 from pipelines.decode.fork_guard import guard_against_forks
 from pipelines.errors import LoaderError
 from pipelines.hang_limits import time_limit
@@ -150,6 +150,8 @@ class DaliSource(BatchSource[ReaderEpoch]):
                 )
             )  # fmt: skip
         except RuntimeError as error:
+            if isinstance(cause := classify(str(error)), LoaderError):
+                raise cause from None
             if state is not None:
                 raise
             raise LoaderError(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from dsanet.errors import UserError
+from dsanet.limits import find_limit, memory_limits
 from pipelines.errors import LoaderError
 
 
@@ -90,13 +92,18 @@ def classify(message: str) -> LoaderError | DecodeError:
     for fault in (*FAULTS, STICKY):
         for line in causes:
             if fault.pattern.search(line) or (fault is STICKY and _is_sticky(line)):
-                return LoaderError(f"{fault.what}: {_shortened(line)} ({fault.remedy})")
+                host = fault is FAULTS[0] and re.search("cuda|device|gpu", line, re.I) is None
+                limits = f"; {memory_limits()}" if host else ""
+                return LoaderError(f"{fault.what}: {_shortened(line)} ({fault.remedy}{limits})")
+    for line in causes:
+        if (limit := find_limit(RuntimeError(line))) is not None:
+            return LoaderError(f"{limit} (DALI: {_shortened(line)})")
     return DecodeError(error_line(message))
 
 
-def build_error(error: RuntimeError) -> LoaderError:
+def build_error(error: RuntimeError) -> UserError:
     """The error to raise where DALI cannot build a graph; no video is at fault."""
-    if isinstance(error, LoaderError):
+    if isinstance(error, UserError):
         return error
     cause = classify(str(error))
     if isinstance(cause, LoaderError):

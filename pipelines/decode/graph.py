@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dsanet.limits import raise_limit
 from pipelines.errors import LoaderError
 
 COLOURS = ("brightness", "contrast", "saturation", "hue")
@@ -88,6 +89,7 @@ def dali() -> Any:
             importlib.import_module(f"nvidia.dali.{name}")
         return importlib.import_module("nvidia.dali")
     except ImportError as error:
+        raise_limit(error)
         raise LoaderError(
             f"NVIDIA DALI cannot be imported ({error}); pip install -e '.[cuda13]', or "
             "'.[cuda12]' for drivers older than 580"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dsanet.errors import printable
+from dsanet.limits import LimitError, raise_limit
 from pipelines.read.jpeg_header import JpegHeaderChecker
 from pipelines.read.open_files import OpenFiles, limit_of_open_files
 from pipelines.read.thread_pool import StoppedError, ThreadPool
@@ -33,7 +34,12 @@ class SampleError(Exception):
 
 
 def unexpected(location: str, error: Exception) -> SampleError:
-    """The SampleError for an exception that nobody foresaw, at a video and no other."""
+    """The SampleError for an exception that nobody foresaw, at a video and no other.
+
+    Raises:
+        LimitError: where no video is at fault.
+    """
+    raise_limit(error)
     return SampleError(f"{location}: {type(error).__name__}: {printable(error, 300)}")
 
 
@@ -134,10 +140,16 @@ class FrameReader:
                 return error
             except OSError as error:
                 failure = SampleError(f"{self.location(sample)}: {error}")
-                if attempt < RETRIES:
+                if attempt == RETRIES:
+                    raise_limit(error)
+                else:
                     stop.wait(RETRY_DELAY)
             except (StoppedError, MemoryError):  # no video is at fault
                 raise
+            except LimitError:
+                if attempt == RETRIES:
+                    raise
+                stop.wait(RETRY_DELAY)  # others may give back what is lacking
             except Exception as error:  # odd values of the index fail in many ways
                 return unexpected(self.location(sample), error)
         return failure

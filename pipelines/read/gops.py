@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dsanet.limits import raise_limit
 from pipelines.read.frames import FrameReader, SampleError, unexpected
 from shards import Split
 
@@ -177,10 +178,11 @@ def decode_with_pyav(
     try:
         with av.open(io.BytesIO(container.data.tobytes()), "r") as file:
             by_number = _decode(file, set(wanted), size)
-    except av.error.FFmpegError as error:
-        return SampleError(f"{location}: PyAV: {error}")
-    except MemoryError:  # no video is at fault
+    except MemoryError:  # no video is at fault; FFmpeg's own has this type, too
         raise
+    except av.error.FFmpegError as error:
+        raise_limit(error)
+        return SampleError(f"{location}: PyAV: {error}")
     except Exception as error:  # a file without a video stream, with frames of another size, ...
         return unexpected(location, error)
     for number in wanted:

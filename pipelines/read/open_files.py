@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from dsanet.limits import LimitError
 from shards.format.files import open_descriptor
 
 RESERVED = 512  # descriptors for sockets, GPUs, libraries and checkpoints
@@ -33,6 +34,7 @@ class OpenFiles:
 
         Raises:
             OSError: when it is not a regular file, cannot be opened, or all are closed.
+            LimitError: when the process has no more descriptors.
         """
         with self._lock:
             if (known := self._use(path)) is not None:
@@ -77,8 +79,8 @@ class OpenFiles:
     def _open_file(self, path: Path) -> int:
         try:
             descriptor = open_descriptor(path)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+        except LimitError:
+            if not self._open:
                 raise
             with self._lock:
                 self._limit = len(self._open) // 2  # others need descriptors, too

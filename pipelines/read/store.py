@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from dsanet.errors import printable
+from dsanet.errors import UserError, printable
+from dsanet.limits import raise_limit
 from pipelines.config import RemoteConfig
 from pipelines.errors import LoaderError
+from pipelines.read.thread_pool import StoppedError
 from pipelines.read.transfer import BLOCK, StallFlag, blocks
 
 HTTP = ("http", "https")
@@ -64,7 +66,7 @@ class Store:
     def _one_line(self, address: str) -> Iterator[None]:
         try:
             yield
-        except LoaderError:
+        except (UserError, StoppedError, MemoryError):
             raise
         except FileNotFoundError:
             raise LoaderError(f"{address}: no such file; check the URL") from None
@@ -73,6 +75,7 @@ class Store:
         except TimeoutError as error:
             raise LoaderError(f"{address}: {self._describe_timeout(error)}") from None
         except Exception as error:
+            raise_limit(error)  # of this machine, such as a full disk
             text = f"{type(error).__name__}: {printable(error, 300)}"
             raise LoaderError(
                 f"{address}: cannot be fetched ({text}); check the URL, the network and the "

@@ -28,8 +28,12 @@ class ThreadPool:
             threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
             for index in range(count)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # no more threads: let those that were started end
+            self.close()
+            raise
 
     def map(
         self,

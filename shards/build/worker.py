@@ -18,8 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dsanet.errors import UserError
+from dsanet.limits import find_limit, raise_limit
 from shards.encode.sample import pack
-from shards.errors import BadVideo, ShardError
+from shards.errors import BadVideo, ShardError, ShardUsageError
 from shards.format.files import open_regular, sha256
 from shards.format.settings import ShardSettings, Source
 from shards.format.tars import TarWriter
@@ -34,8 +36,17 @@ def _die_with_parent() -> None:
 
 
 def limit_memory(megabytes: int) -> None:
-    """Limit the address space of this process."""
-    size = megabytes << 20
+    """Limit the address space of this process.
+
+    Raises:
+        ShardUsageError: when the shell that started the build allows less.
+    """
+    size, hard = megabytes << 20, resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard != resource.RLIM_INFINITY and hard < size:
+        raise ShardUsageError(
+            f"--memory-mb must be at most {hard >> 20}, got {megabytes}: the address space of this "
+            "shell is limited (RLIMIT_AS); give less, or raise the limit with ulimit -v"
+        )
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
@@ -85,7 +96,8 @@ def find_read_error(path: Path) -> str:
 def add_with_verdict(source: Source, settings: ShardSettings, tar: TarWriter) -> dict[str, Any]:
     """Add one source to `tar` and return its verdict.
 
-    Raises ShardError if the output cannot be written; every other error becomes a verdict.
+    Raises ShardError if the output cannot be written, and LimitError if the machine, or this
+    process, has no more descriptors or threads; every other error becomes a verdict.
     """
     verdict: dict[str, Any] = {
         "key": source.key,
@@ -106,13 +118,18 @@ def add_with_verdict(source: Source, settings: ShardSettings, tar: TarWriter) ->
             return verdict | _deferred("disk", f"cannot be read: {read_error}")
         return verdict | {"status": "refused", "kind": bad.kind, "reason": bad.reason}
     except MemoryError:
-        reason = f"needs more than {settings.memory_mb} MB: see --memory-mb"
-        return verdict | {"status": "refused", "kind": "memory", "reason": reason}
+        return verdict | _needs_memory(settings)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return verdict | _needs_memory(settings)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of a write, which names no file
+            error.filename = str(tar.path)
+        raise_limit(error)
         return verdict | _deferred("disk", f"cannot be read: {error.strerror or error}")
     except ShardError:
         raise
     except Exception as error:
+        raise_limit(error)
         traceback.print_exc()
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
@@ -120,6 +137,11 @@ def add_with_verdict(source: Source, settings: ShardSettings, tar: TarWriter) ->
     names = ("frames", "width", "height", "fps", "notes")
     sample = {name: metadata[name] for name in names}
     return verdict | {"status": "ok", "bytes": tar.offset - before} | sample
+
+
+def _needs_memory(settings: ShardSettings) -> dict[str, Any]:
+    reason = f"needs more than {settings.memory_mb} MB: see --memory-mb"
+    return {"status": "refused", "kind": "memory", "reason": reason}
 
 
 def _deferred(kind: str, reason: str) -> dict[str, Any]:
@@ -165,13 +187,15 @@ def main() -> None:
     send = _open_event_channel()
     for line in sys.stdin:
         job = json.loads(line)
-        limit_memory(job["settings"]["memory_mb"])
         try:
+            limit_memory(job["settings"]["memory_mb"])
             write_tar(job, send)
-        except ShardError as error:
+        except UserError as error:
             send(event="fatal", message=str(error))
         except OSError as error:
-            send(event="fatal", message=f"cannot write {job['part']}: {error.strerror or error}")
+            error.filename = error.filename or job["part"]
+            reason = find_limit(error) or f"cannot write {job['part']}: {error.strerror or error}"
+            send(event="fatal", message=reason)
 
 
 if __name__ == "__main__":

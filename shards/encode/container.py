@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 
+from dsanet.limits import raise_limit
 from shards.errors import BadVideo
 
 # Containers of video files. Playlists are left out: they can name other files.
@@ -82,6 +83,7 @@ def open_container(path: Path, **options: str) -> Iterator[Any]:
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
+        raise_limit(error)
         if _is_animated_webp(path):
             raise BadVideo("unsupported", WEBP_REMEDY) from None
         raise BadVideo("unreadable", describe_error(error)) from None

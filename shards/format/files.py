@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dsanet.limits import raise_limit
+
 CHUNK = 1 << 20  # bytes read at once
 
 
@@ -42,10 +44,16 @@ def open_descriptor(path: str | Path) -> int:
 
     Raises:
         OSError: if there is no such file, or if it is a folder, FIFO, device or socket.
+        LimitError: if the process has no more descriptors.
     """
     check_regular(os.stat(path), path)
     # Without O_NONBLOCK, a pipe that has taken the file's place meanwhile would block.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        raise_limit(error)  # or the file would be taken for a damaged one
+        raise
     try:
         check_regular(os.fstat(descriptor), path)
         os.set_blocking(descriptor, True)

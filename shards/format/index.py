@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dsanet.limits import raise_limit
 from shards.errors import ShardError
 from shards.format.arrays import BadArray, map_array
 from shards.format.checked import is_remembered, remember
@@ -101,6 +102,7 @@ class Split:
         except FileNotFoundError:
             raise ShardError(f"{path} is missing; {self._remedy}") from None
         except (OSError, BadArray) as error:
+            raise_limit(error)  # of memory: the file is mapped
             reason = error.strerror if isinstance(error, OSError) else error
             raise ShardError(f"{path} is damaged ({reason}); {self._remedy}") from None
         if (

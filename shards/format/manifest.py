@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dsanet.errors import printable
+from dsanet.limits import find_limit
 from shards.errors import ShardError
 from shards.format.files import read_regular, write_atomic
 from shards.format.manifest_schema import MAX_BYTES, find_schema_fault
@@ -22,7 +23,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         write_atomic(path, text.encode())
     except OSError as error:
-        raise ShardError(f"cannot write {path}: {error.strerror}") from None
+        raise ShardError(find_limit(error) or f"cannot write {path}: {error.strerror}") from None
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dsanet.errors import printable
+from dsanet.limits import find_limit, raise_limit
 from shards.errors import ShardError
 from shards.format.files import create, open_regular
 from shards.format.index import ARRAYS, MAX_KEY
@@ -67,6 +68,7 @@ def scan_tar(path: Path) -> TarContents:
     except FileNotFoundError:
         raise ShardError(f"{path} is missing") from None
     except Exception as error:
+        raise_limit(error)
         text = printable(f"{type(error).__name__}: {error}", 200)
         raise ShardError(
             f"{path} is damaged in {location} ({text}); delete it and run the same command"
@@ -227,7 +229,9 @@ def write_split(
             tars.append(_tar_entry(name, contents, *hashes[name]))
         index.close()
     except OSError as error:
-        raise ShardError(f"cannot write to {folder}: {error.strerror or error}") from None
+        error.filename = error.filename or str(folder / MANIFEST)
+        reason = find_limit(error) or f"cannot write to {folder}: {error.strerror or error}"
+        raise ShardError(reason) from None
     effective = effective_list_csv(verdicts, record["classes"])
     _write_lists(folder, verdicts, record["classes"], effective)
     counts = Counter(verdict["status"] for verdict in verdicts)

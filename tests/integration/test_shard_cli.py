@@ -281,3 +281,17 @@ def test_real_untrimmed_video(tmp_path):
     for i in range(len(split)):
         start, end = entry["annotations"][int(split.key(i)[-3:])]["segment"]
         assert abs(split.samples["num_frames"][i] - (end - start) * 25) <= 1
+
+
+def test_too_few_descriptors_are_one_line_and_no_verdict(videos, tmp_path):
+    words = [sys.executable, ROOT / "tools/shard.py", *options(videos, tmp_path)]
+    line = 'ulimit -n 10; exec "$@"'
+    done = subprocess.run(
+        ["bash", "-c", line, "bash", *map(str, words)],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "this process may have 10 (RLIMIT_NOFILE" in errors[0]
+    assert "Traceback" not in done.stderr

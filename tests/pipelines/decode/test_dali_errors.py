@@ -62,6 +62,12 @@ STICKY = [
 ]
 MACHINE = [
     *((text, "out of memory.*smaller batch") for text in MEMORY),
+    ("Can't allocate 4096 bytes on host.", "out of memory.* MB"),
+    ("Could not open file /set/a.tar: Too many open files", "too many open files.*RLIMIT_NOFILE"),
+    (
+        "std::system_error: Resource temporarily unavailable",
+        "no more threads.*RLIMIT_NPROC|no more",
+    ),
     *((text, r"this GPU cannot decode .*AV1.*\(take loader.decode_on cpu") for text in UNSUPPORTED),
     *((text, r"driver .*\(update the driver") for text in DRIVER),
     *((text, r"GPU failed .*\(look at nvidia-smi and dmesg") for text in STICKY),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from dataclasses import replace
 
+import pytest
+
+from dsanet.limits import LimitError
 from shards import ShardSettings, build_split
-from shards.build.worker import find_read_error
+from shards.build.worker import add_with_verdict, find_read_error, limit_memory
+from shards.errors import ShardUsageError
+from shards.format.tars import TarWriter
 from tests.alarm import alarm
+from tests.scarcity import no_descriptors
 
 SETTINGS = ShardSettings(workers=1)
 
@@ -40,3 +48,29 @@ def test_holes_are_not_read_in_the_search_for_a_failing_disk(tmp_path, monkeypat
     with alarm(60):
         assert find_read_error(path) == ""
     assert 210000 <= sum(counted) < 1 << 20
+
+
+def test_a_source_is_not_blamed_for_too_few_descriptors(small_set, tmp_path):
+    tar = TarWriter(tmp_path / "a.tar")
+    with no_descriptors(), pytest.raises(LimitError, match="RLIMIT_NOFILE"):
+        add_with_verdict(small_set.sources[0], SETTINGS, tar)
+    assert add_with_verdict(small_set.sources[0], SETTINGS, tar)["status"] == "ok"
+    tar.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_source_is_not_blamed_for_a_full_disk(small_set, tmp_path, monkeypatch, number):
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    tar = TarWriter(tmp_path / "a.tar")
+    monkeypatch.setattr("shards.format.tars.Window.write", fail)
+    with pytest.raises(LimitError, match=f"{tmp_path}/a.tar: .* in {tmp_path}"):
+        add_with_verdict(small_set.sources[0], SETTINGS, tar)
+    tar.close()
+
+
+def test_memory_of_a_worker_above_the_limit_of_the_shell_is_a_wrong_setting(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1 << 30, 1 << 30))
+    with pytest.raises(ShardUsageError, match="--memory-mb must be at most 1024, got 2048"):
+        limit_memory(2048)
