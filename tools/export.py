@@ -26,6 +26,7 @@ from dsanet.metadata import ExportMetadata
 from dsanet.recognizer import Recognizer
 from dsanet.terminal import print_line
 from dsanet.weights import normalisation_of
+from shards.annotations import read_classes
 
 TOLERANCE = 1e-3  # of the largest logit; float32 rounding is about 1e-6
 
@@ -39,7 +40,9 @@ def parse() -> argparse.Namespace:
         "--weights", type=Path, help="with --model: file of weights; its normalisation is kept"
     )
     parser.add_argument("--num-classes", type=int, help="with --model: number of classes")
-    parser.add_argument("--classes", type=Path, help="with --model: file of names, one a line")
+    parser.add_argument(
+        "--classes", type=Path, help="with --model: file of names, one a line or JSON"
+    )
     parser.add_argument("--segments", type=int, metavar="U", help="with --model: snippets (4)")
     parser.add_argument(
         "--frames", type=int, metavar="T", help="frames per snippet (the run's, or 4)"
@@ -73,7 +76,7 @@ def load(args: argparse.Namespace) -> tuple[Recognizer, ClipShape, ExportMetadat
 
 
 def load_named(args: argparse.Namespace) -> tuple[Recognizer, ClipShape, ExportMetadata]:
-    classes = args.classes.read_text(encoding="utf-8").splitlines() if args.classes else None
+    classes = list(read_classes(args.classes)) if args.classes else None
     number = args.num_classes or len(classes or ())
     if classes and len(classes) != number:
         raise OptionError(f"{args.classes}: has {len(classes)} names, --num-classes is {number}")
