@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # modules of its own layer and of those below.
 LAYERS = (
     ("train", "eval", "tools", "slurm"),
-    ("dsanet.engine.main", "dsanet.engine.html_report"),
+    ("dsanet.engine.main", "dsanet.engine.model_card"),
+    ("dsanet.engine.html_report",),
     ("dsanet.engine.trainer", "dsanet.engine.preflight"),
     ("dsanet.engine.resume", "dsanet.engine.loader_check", "dsanet.engine.step"),
     ("dsanet.engine.setup",),

@@ -3,6 +3,7 @@
 
 python tools/export.py --checkpoint RUN --out model.onnx --fold-bn
 python tools/export.py --checkpoint RUN --out model.safetensors
+python tools/export.py --checkpoint RUN --out FOLDER --card        (with a README and scores)
 python tools/export.py --model i3d_r50 --num-classes 400 --weights FILE.pth --out model.pt2
 """
 
@@ -17,8 +18,10 @@ from pathlib import Path
 
 from dsanet import NetworkConfig, build_model, load_weights
 from dsanet.engine.config import plain
-from dsanet.engine.evaluation.trained_network import load_trained
+from dsanet.engine.evaluation.trained_network import TrainedNetwork, load_trained
+from dsanet.engine.html_report.run import read_runs
 from dsanet.engine.main import run_command
+from dsanet.engine.model_card import write_card
 from dsanet.errors import OptionError
 from dsanet.exporting import FORMATS, describe, largest_difference, write
 from dsanet.inference import ClipShape, fold_batch_norms
@@ -50,9 +53,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="height and width of a clip in pixels (224)")
     parser.add_argument("--fold-bn", action="store_true", help="fold batch norms into convolutions")
     names = ", ".join(FORMATS)
-    parser.add_argument("--out", type=Path, required=True, help=f"FILE with one of {names}")
+    parser.add_argument("--card", action="store_true", help="write a folder with a model card")
+    what = f"FILE with one of {names}; with --card a folder"
+    parser.add_argument("--out", type=Path, required=True, help=what)
     args = parser.parse_args()
-    if args.out.suffix not in FORMATS:
+    if args.card and not args.checkpoint:
+        parser.error("--card needs --checkpoint")
+    if args.card and args.fold_bn:
+        parser.error("--card: the folder holds the weights of the network as it is, no --fold-bn")
+    if not args.card and args.out.suffix not in FORMATS:
         parser.error(f"--out {args.out}: the name must end in one of {names}")
     if args.model and not (args.num_classes or args.classes):
         parser.error("--model needs --num-classes, or --classes")
@@ -65,12 +74,18 @@ def load(args: argparse.Namespace) -> tuple[Recognizer, ClipShape, ExportMetadat
     """The network, the shape of the clips for which it is exported, and its metadata."""
     if args.model:
         return load_named(args)
-    trained = load_trained(args.checkpoint)
+    return load_checkpoint(args, load_trained(args.checkpoint))
+
+
+def load_checkpoint(
+    args: argparse.Namespace, trained: TrainedNetwork
+) -> tuple[Recognizer, ClipShape, ExportMetadata]:
     model = trained.model
     assert isinstance(model, Recognizer)
     segments = args.segments or trained.sampling.segments
     shape = ClipShape(segments, args.frames or trained.sampling.frames, args.size or trained.size)
     training = {"sampling": plain(trained.sampling), "shards": trained.shards}
+    training |= {"size": trained.size, "samples": trained.samples}
     network, classes = trained.network, trained.classes
     return model, shape, describe(model, trained.name, network, shape, classes, training)
 
@@ -97,10 +112,26 @@ def main() -> int:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", FutureWarning)
     warnings.filterwarnings("ignore", "No complete tensor", UserWarning)
+    if args.card:
+        return write_folder(args)
     model, shape, metadata = load(args)
     write(fold_batch_norms(model) if args.fold_bn else model, shape, metadata, args.out)
-    worst = largest_difference(model, args.out, shape)
-    print_line(f"{args.out}: clips uint8 (batch, {', '.join(map(str, shape.of(1)[1:]))}) -> logits")
+    return check(model, args.out, shape)
+
+
+def write_folder(args: argparse.Namespace) -> int:
+    """Write the network of a checkpoint with a model card; returns the exit code."""
+    trained = load_trained(args.checkpoint)
+    model, shape, metadata = load_checkpoint(args, trained)
+    folder = args.checkpoint if args.checkpoint.is_dir() else args.checkpoint.parent.parent
+    run = read_runs([folder], None)[0] if (folder / "config.yaml").is_file() else None
+    return check(model, write_card(args.out, trained, shape, metadata, run), shape)
+
+
+def check(model: Recognizer, path: Path, shape: ClipShape) -> int:
+    """Compare a written file with the network; returns the exit code."""
+    worst = largest_difference(model, path, shape)
+    print_line(f"{path}: clips uint8 (batch, {', '.join(map(str, shape.of(1)[1:]))}) -> logits")
     print_line(
         f"largest difference from eager: {worst:.1e} of the largest logit (batches of 1 and 3)"
     )

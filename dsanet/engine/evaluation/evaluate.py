@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dsanet.engine import execution
-from dsanet.engine.checkpoint import find_checkpoint, fingerprint
+from dsanet.engine.checkpoint import fingerprint
 from dsanet.engine.config import plain
 from dsanet.engine.environment import versions
 from dsanet.engine.errors import UsageError
@@ -21,7 +21,7 @@ from dsanet.engine.evaluation.results import score_metrics, write_results
 from dsanet.engine.evaluation.score_file import ScoreFile, score_file
 from dsanet.engine.evaluation.score_log import ScoreLog
 from dsanet.engine.evaluation.scoring import Scorer, ScoreTable, merge_tables, score_batches
-from dsanet.engine.evaluation.trained_network import TrainedNetwork, load_trained
+from dsanet.engine.evaluation.trained_network import TrainedNetwork, find_trained, load_trained
 from dsanet.engine.evaluation.windows import score_windows
 from dsanet.engine.folder_lock import locked
 from dsanet.engine.launch.distributed import World, count_processes
@@ -47,7 +47,7 @@ def run_evaluation(
     """
 
     def choose() -> str:
-        return str(find_checkpoint(Path(config.checkpoint), config.which, console.print))
+        return str(find_trained(Path(config.checkpoint), config.which, console.print))
 
     trained = load_trained(Path(on_first_process(world, choose)))
     protocol = protocol_of(config, trained)
