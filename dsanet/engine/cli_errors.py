@@ -16,6 +16,9 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from dsanet.engine.settings_file import read_settings_file
+from dsanet.errors import printable
+
 WITHOUT_VALUE = ("help", "print_config")
 MISSING = object()  # where no value follows a key
 LONGEST = 300  # characters of another library's message
@@ -63,6 +66,23 @@ def explain_refusal(
     if missing := [f"--{name}" for name in required if name not in given]:
         return f"{', '.join(missing)} must be given; --help lists all keys"
     return _shortened(message)
+
+
+def check_group_files(settings: type[Any], path: Path) -> None:
+    """Check the files that a file of settings names: `optim: FILE` stands for the content of FILE.
+
+    The parser would wait for a pipe, and read a device without an end.
+
+    Raises:
+        UsageError: see `read_settings_file`.
+    """
+    types = dict(_types_of_keys(settings))
+    for key, value, _ in _options_of_file(path, types):
+        if not (isinstance(value, str) and dataclasses.is_dataclass(types.get(key))):
+            continue
+        for named in (path.parent / value, Path(value)):
+            if len(value) < LONGEST and "\0" not in value and not named.is_dir():
+                read_settings_file(named)
 
 
 def nearest(name: str, keys: Sequence[str]) -> str | None:
@@ -127,7 +147,7 @@ def _options_of_file(path: Path, types: dict[str, Any]) -> list[Option]:
             else:
                 options.append(Option(key, value, f"{path}: "))
 
-    collect(yaml.safe_load(path.read_text(encoding="utf-8")), "")
+    collect(read_settings_file(path), "")
     return options
 
 
@@ -140,9 +160,11 @@ def _fault(option: Option, types: dict[str, Any]) -> str | None:
         near = nearest(key, list(types))
         hint = f"did you mean {near}?" if near else "--help lists all keys"
         return f"{source}unknown key {key}; {hint}"
-    if value is MISSING or _accepts(types[key], value):
+    is_group = dataclasses.is_dataclass(types[key]) and not isinstance(value, (dict, str))
+    if value is MISSING or (not is_group and _accepts(types[key], value)):
         return None
-    return f"{source}{key} must be {describe(types[key])}, got {_plain(value)!r}"
+    shown = printable(repr(_plain(value)), LONGEST)
+    return f"{source}{key} must be {describe(types[key])}, got {shown}"
 
 
 def _accepts(hint: Any, value: Any) -> bool:

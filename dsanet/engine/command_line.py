@@ -6,14 +6,15 @@ import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from dsanet.engine.cli_errors import explain_refusal
+from dsanet.engine.cli_errors import check_group_files, explain_refusal
 from dsanet.engine.config import TrainConfig
 from dsanet.engine.errors import UsageError
+from dsanet.engine.settings_file import read_settings_file
+from dsanet.errors import UserError
 
 Settings = TypeVar("Settings")
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -52,7 +53,7 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainConfig:
 def _parse(files: Sequence[Path], words: Sequence[str]) -> TrainConfig:
     """Settings merged from files, in their order, and the other words of a command line."""
     for path in files:
-        _read_settings(path)
+        check_group_files(TrainConfig, path)
     parser = build_parser(
         "train.py", "Train a network on a shard set; run the same command again to continue."
     )
@@ -85,6 +86,11 @@ def parse_dataclass(
         settings = dict(parser.instantiate(namespace))
     except ArgumentError as error:
         raise UsageError(explain_refusal(kind, argv, files, str(error))) from error
+    except UserError:
+        raise
+    # The parser's errors for values of other types than it expects, such as a number for a group.
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise UsageError(explain_refusal(kind, argv, files, str(error))) from error
     settings.pop("config", None)
     return kind(**settings)
 
@@ -110,7 +116,7 @@ def _split_off_files(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
     files = [Path(name) for name in names]
     recipe, _ = _split_off(words, "--recipe")
     out, _ = _split_off(words, "--out")
-    recipe = recipe or [name for path in files if (name := _read_settings(path).get("recipe"))]
+    recipe = recipe or [name for path in files if (name := read_settings_file(path).get("recipe"))]
     if recipe:
         files.insert(0, recipe_path(recipe[-1]))
     elif out and not files and (saved := Path(out[-1]) / "config.yaml").is_file():
@@ -136,28 +142,3 @@ def _split_off(words: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
     if "" in values:
         raise UsageError(f"{flag} must not be empty")
     return values, rest
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """Content of a YAML file of settings; nothing of a missing one, which the parser reports.
-
-    Raises:
-        UsageError: for a file that is not YAML with keys.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not valid YAML: the file is not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML: {_first_problem(error)}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: holds no settings; write lines such as `seed: 1`")
-    return content
-
-
-def _first_problem(error: yaml.YAMLError) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    position = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return f"{problem or error}{position}"
