@@ -19,7 +19,12 @@ LAYERS = (
     ("dsanet.engine.setup",),
     ("dsanet.engine.reader_state", "dsanet.engine.nonfinite"),
     ("dsanet.engine.evaluation",),
-    ("dsanet.engine.run_folder", "dsanet.engine.run_state", "dsanet.engine.folder_lock"),
+    (
+        "dsanet.engine.run_folder",
+        "dsanet.engine.run_state",
+        "dsanet.engine.folder_lock",
+        "dsanet.engine.lock_owner",
+    ),
     ("dsanet.engine.environment",),
     ("dsanet.engine.report",),
     ("dsanet.engine.execution", "dsanet.engine.batching"),

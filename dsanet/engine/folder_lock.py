@@ -8,122 +8,33 @@ can do, on NFS too.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
-import secrets
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
 from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.first_process import on_first_process
-from dsanet.variables import read_number
+from dsanet.engine.lock_owner import (
+    STALE_SECONDS,
+    Owner,
+    read_owner,
+    this_process,
+    why_stale,
+)
 from shards.format.files import naming
 
 NAME = "lock"
 RENEWAL_SECONDS = 30.0
-# Ten renewals: a file server or a machine that pauses for a minute or two does not cost the lock.
-STALE_SECONDS = 300.0
 TAKEOVER_SECONDS = 5.0  # a takeover takes milliseconds; one that takes longer was killed
 ATTEMPTS, PAUSE_SECONDS = 60, 0.1
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who holds a lock.
-
-    Attributes:
-        token: differs for each time that a lock is taken.
-        machine: boot and process namespace: where `pid` means a process.
-        started: start of the process in clock ticks since the boot; tells apart two of one pid.
-        job, restarts: of SLURM; an empty string and 0 without it.
-        time: when the lock was taken.
-    """
-
-    token: str
-    host: str
-    machine: str
-    pid: int
-    started: str
-    user: str
-    command: str
-    job: str
-    restarts: int
-    time: str
-
-    def __str__(self) -> str:
-        job = f", Slurm job {self.job}" if self.job else ""
-        return (
-            f"{self.command} of {self.user} on {self.host} (pid {self.pid}{job}, since {self.time})"
-        )
-
-
-def this_process() -> Owner:
-    """This process as the owner of a new lock."""
-    env = os.environ
-    job = env.get("SLURM_JOB_ID", "")
-    if job and "SLURM_CLUSTER_NAME" in env:
-        job = f"{job} of {env['SLURM_CLUSTER_NAME']}"
-    return Owner(
-        token=secrets.token_hex(8),
-        host=socket.gethostname(),
-        machine=_machine(),
-        pid=os.getpid(),
-        started=_start_of(os.getpid()) or "",
-        user=_user(),
-        command=Path(sys.argv[0]).name or "python",
-        job=job,
-        restarts=read_number("SLURM_RESTART_COUNT", 0),
-        time=time.strftime("%Y-%m-%d %H:%M:%S"),
-    )
-
-
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may have no name for its user
-        return f"user {os.getuid()}"
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process of this machine was started; None if it has ended."""
-    try:
-        # The name, in brackets, may hold spaces and brackets.
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        fields = stat.rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def why_stale(owner: Owner | None, age: float, me: Owner) -> str | None:
-    """Why a lock no longer counts; None if it does.
-
-    owner: as the lock says; None where it is not readable.
-    age: seconds since its last renewal.
-    """
-    if owner:
-        if owner.job and owner.job == me.job and owner.restarts < me.restarts:
-            return "its job was requeued as this one"
-        if owner.machine == me.machine and _start_of(owner.pid) != owner.started:
-            return "its process has ended"
-    if age > STALE_SECONDS:
-        return f"it was not renewed for {age:.0f} s"
-    return None
 
 
 class FolderLock:
@@ -186,7 +97,7 @@ class FolderLock:
             return
         with self._candidate() as candidate:
             if not self._create(candidate):
-                self._lost = str(_read(self.path) or "another process")
+                self._lost = str(read_owner(self.path) or "another process")
 
     def _renew_always(self) -> None:
         while not self._lost and not self._ended.wait(RENEWAL_SECONDS):
@@ -194,7 +105,7 @@ class FolderLock:
                 self.renew()
 
     def _is_own(self) -> bool:
-        owner = _read(self.path)
+        owner = read_owner(self.path)
         return owner is not None and owner.token == self.owner.token
 
     @contextlib.contextmanager
@@ -234,7 +145,7 @@ class FolderLock:
             EngineError: when it is not.
         """
         try:
-            owner = _read(self.path)
+            owner = read_owner(self.path)
             signature = _signature(self.path)
             os.utime(candidate)  # by the clock of the file server, which the lock's time has too
             age = candidate.stat().st_mtime - self.path.stat().st_mtime
@@ -258,7 +169,7 @@ class FolderLock:
         for path in self.path.parent.glob(f"{NAME}.*"):
             with contextlib.suppress(FileNotFoundError):
                 age = candidate.stat().st_mtime - path.stat().st_mtime
-                if path != candidate and why_stale(_read(path), age, self.owner):
+                if path != candidate and why_stale(read_owner(path), age, self.owner):
                     path.unlink()
 
     def _remove_if_unchanged(
@@ -273,7 +184,7 @@ class FolderLock:
             return False
         # Only who has made this file removes stale locks, so the lock cannot change in between.
         try:
-            unchanged = _signature(self.path) == signature and _read(self.path) == owner
+            unchanged = _signature(self.path) == signature and read_owner(self.path) == owner
             if unchanged:
                 self.path.unlink(missing_ok=True)
             return unchanged
@@ -297,14 +208,6 @@ def _signature(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_ino, status.st_mtime_ns
-
-
-def _read(path: Path) -> Owner | None:
-    """The owner that a lock names; None if the file is damaged or missing."""
-    try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
 
 
 @contextlib.contextmanager

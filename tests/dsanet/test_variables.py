@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dsanet.engine.folder_lock import this_process
 from dsanet.engine.launch.rendezvous import master_address, ranks_from_environment
+from dsanet.engine.lock_owner import this_process
 from dsanet.variables import VariableError, read_number
 from pipelines.decode.decoder import usable_cores
 from pipelines.read.staging import node_ranks

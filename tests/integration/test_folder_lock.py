@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dsanet.engine.folder_lock import FolderLock, this_process
+from dsanet.engine.folder_lock import FolderLock
+from dsanet.engine.lock_owner import this_process
 from tests.integration.scripts import eval_here, finish, launch, records, run_script, train_here
 
 Start = Callable[..., list[subprocess.Popen[str]]]

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from dsanet.engine.errors import EngineError
-from dsanet.engine.folder_lock import STALE_SECONDS, FolderLock, Owner, this_process, why_stale
+from dsanet.engine.folder_lock import FolderLock
+from dsanet.engine.lock_owner import STALE_SECONDS, Owner, this_process, why_stale
+from tests.alarm import alarm
 
 ELSEWHERE = replace(this_process(), token="0", host="elsewhere", machine="another", job="")
 
@@ -179,3 +181,20 @@ def test_of_many_at_once_one_gets_the_lock(
     assert len(held) == 1
     assert len(refused) == 7
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"pid": 1}', "[" * 100000, "\xff", json.dumps(asdict(this_process()) | {"restarts": "x"}),
+     json.dumps(asdict(this_process()) | {"pid": [1]})],
+)  # fmt: skip
+def test_a_forged_lock_is_one_of_an_unknown_owner(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lock").write_text(content, encoding="latin-1")
+    with pytest.raises(EngineError, match="in use by another process, which cannot be read"):
+        take(tmp_path)
+
+
+def test_a_pipe_in_place_of_the_lock_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    with alarm(), pytest.raises(OSError, match="named pipe"):
+        take(tmp_path)
