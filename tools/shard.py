@@ -15,18 +15,17 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from shard_arguments import add_build_arguments, read_listing
+from shard_arguments import add_build_arguments, add_set_arguments, read_listing
 
 from dsanet.errors import UserError
 from dsanet.limits import describe_failure
 from dsanet.terminal import escape_unencodable_output, print_line
 from shards import ShardSettings, build_split
+from shards.build import progress
 from shards.build.plan import parse_task
-from shards.build.progress import BuildProgress, print_report, verify_with_progress
 from shards.build.state import merge, reindex
 from shards.format.manifest import find_splits
 
@@ -40,12 +39,12 @@ def build(args: argparse.Namespace, console: Console) -> int:
     listing = read_listing(args)
     for warning in listing.warnings:
         print_line(f"warning: {warning}", error=True)
-    with BuildProgress(console) as progress:
+    with progress.BuildProgress(console) as bar:
         report = build_split(
             listing.sources, args.out, args.split, listing.classes, settings,
-            task=task, watcher=progress.watcher,
+            task=task, watcher=bar.watcher,
         )  # fmt: skip
-    print_report(report, print_line)
+    progress.print_report(report, print_line)
     return report.exit_code
 
 
@@ -53,7 +52,7 @@ def verify(args: argparse.Namespace, console: Console) -> int:
     faults: list[str] = []
     for folder in find_splits(args.path):
         workers = args.workers or ShardSettings().effective_workers
-        new = verify_with_progress(folder, workers, console)
+        new = progress.verify_with_progress(folder, workers, console)
         print_line(f"{folder}: {len(new)} faults" if new else f"{folder}: valid")
         faults += new
     for fault in faults:
@@ -61,13 +60,13 @@ def verify(args: argparse.Namespace, console: Console) -> int:
     return 1 if faults else 0
 
 
-def write_side_files(write: Callable[[Path], dict[str, Any]]) -> Callable[..., int]:
-    """Return a command that runs `write`, which returns a manifest, on every split."""
+def write_side_files(write: Callable[..., dict[str, Any]], *flags: str) -> Callable[..., int]:
+    """Return a command that runs `write` with these options of the command on every split."""
 
     def command(args: argparse.Namespace, console: Console) -> int:
         for folder in find_splits(args.path):
-            counts = write(folder)["counts"]
-            print_line(f"{folder}: {counts['samples']} samples, {counts['frames']} frames")
+            manifest = write(folder, **{name: getattr(args, name) for name in flags})
+            progress.print_side_files(folder, manifest, print_line)
         return 0
 
     return command
@@ -76,7 +75,7 @@ def write_side_files(write: Callable[[Path], dict[str, Any]]) -> Callable[..., i
 COMMANDS = {
     "verify": (verify, "check every file and every frame"),
     "merge": (write_side_files(merge), "finish a split that several --task I/N have written"),
-    "reindex": (write_side_files(reindex), "rebuild every side file from the tars alone"),
+    "reindex": (write_side_files(reindex, "upgrade"), "rebuild the side files from the tars"),
 }
 
 
@@ -90,9 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     building.set_defaults(run=build)
     for name, (run, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("path", type=Path, metavar="SHARDS", help="a shard set or a split")
-        workers = "threads (0: one for each core)" if name == "verify" else argparse.SUPPRESS
-        command.add_argument("--workers", type=int, default=0, help=workers)
+        add_set_arguments(command, name)
         command.set_defaults(run=run)
     parser.epilog = f"the options of build:\n\n{building.format_help()}"
     return parser

@@ -89,3 +89,13 @@ def read_listing(args: argparse.Namespace) -> Listing:
     return read_list(
         args.dataset, args.videos, args.list, classes, split=args.split, options=options
     )
+
+
+def add_set_arguments(command: argparse.ArgumentParser, name: str) -> None:
+    """Add the arguments of the command `name`, which works on a set that is there."""
+    command.add_argument("path", type=Path, metavar="SHARDS", help="a shard set or a split")
+    workers = "threads (0: one for each core)" if name == "verify" else argparse.SUPPRESS
+    command.add_argument("--workers", type=int, default=0, help=workers)
+    if name == "reindex":
+        text = "first replace tars of format version 1 by version 2"
+        command.add_argument("--upgrade", action="store_true", help=text)

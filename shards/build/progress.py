@@ -148,5 +148,18 @@ def print_report(report: Report, show: Callable[[str], None], max_listed: int = 
         )
 
 
+def print_side_files(
+    folder: Path, manifest: Mapping[str, Any], show: Callable[[str], None]
+) -> None:
+    """Call `show` with what the side files of a split were made of, by their manifest."""
+    counts = manifest["counts"]
+    show(f"{folder}: {counts['samples']} samples, {counts['frames']} frames")
+    if manifest["version"] == 1:
+        show(
+            "its tars have format version 1, which HuggingFace datasets cannot read: "
+            f"tools/shard.py reindex --upgrade {folder} rewrites them"
+        )
+
+
 def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

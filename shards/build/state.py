@@ -17,6 +17,7 @@ from av import library_versions
 
 from dsanet.errors import printable
 from shards.build.plan import TarPlan
+from shards.build.upgrade import upgrade_tar
 from shards.errors import ShardError
 from shards.format.files import create, read_regular, sha256
 from shards.format.manifest import FORMAT_VERSION, MANIFEST, write_json
@@ -189,8 +190,10 @@ def _tar_names(record: Mapping[str, Any]) -> list[str]:
     return [f"{record['split']}-{number:06d}.tar" for number in range(record["tars"])]
 
 
-def reindex(folder: Path) -> dict[str, Any]:
+def reindex(folder: Path, *, upgrade: bool = False) -> dict[str, Any]:
     """Rebuild every side file of a split from its tars alone; returns the manifest.
+
+    upgrade: replace tars of format version 1 by tars of version 2 first.
 
     Raises ShardError if a tar is damaged or missing.
     """
@@ -208,6 +211,8 @@ def reindex(folder: Path) -> dict[str, Any]:
     state.open({name: record[name] for name in record if name not in ("verdicts", "number")})
     for name in names:
         path = folder / name
+        if upgrade:
+            upgrade_tar(path)
         hashes[name] = (sha256(path), path.stat().st_size)
         finished = {"sha256": hashes[name][0], "size": hashes[name][1]}
         state.save_tar(name, finished | {"verdicts": scan_tar(path).record["verdicts"]})

@@ -108,7 +108,7 @@ def sample_faults(file: BinaryIO, metadata: Mapping[str, Any]) -> Iterator[str]:
         table_matches = np.array_equal(
             mp4.frame_table(Window(file, member.offset, member.size)), table
         )
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, BadVideo) as error:
         yield f"the mp4 cannot be opened ({describe_error(error)})"
         return
     if not table_matches:

@@ -10,6 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
+from shards.errors import BadVideo
+from shards.format.frame_table import MAX_MP4
 from shards.format.index import FRAME_DTYPE
 from shards.format.settings import ShardSettings
 from shards.format.tars import Window
@@ -37,10 +39,25 @@ def encoder_options(codec: str, quality: int, gop: int) -> dict[str, str]:
     return common | closed | vp9 | {"auto-alt-ref": "0"}
 
 
-def container_options(codec: str) -> dict[str, str]:
-    """Return muxer options: the same bytes on every machine, and a fragment for each GOP."""
-    fragments = {} if codec == "mjpeg" else {"movflags": FRAGMENTED}
-    return {"fflags": "+bitexact"} | fragments
+def open_output(window: Window, codec: str) -> Any:
+    """Open an mp4 to write into `window`, the same bytes on every machine.
+
+    Its tables come first, so that it can be read from a pipe: one for the whole file of an mjpeg,
+    one for each GOP of the others.
+    """
+    flags = "faststart" if codec == "mjpeg" else FRAGMENTED
+
+    def reopen(*_: Any) -> Window:  # the muxer reads the frames back to move them behind the tables
+        return window.reader()
+
+    options = {"fflags": "+bitexact", "movflags": flags}
+    return av.open(window, "w", format="mp4", options=options, io_open=reopen)
+
+
+def check_size(size: int) -> None:
+    """Raise BadVideo if an mp4 of so many bytes has offsets that its frame table cannot hold."""
+    if size >= MAX_MP4:
+        raise BadVideo("too_large", "more than 4 GiB of frames: cut the video into segments")
 
 
 @dataclass(frozen=True)
@@ -65,8 +82,8 @@ class Mp4Writer:
         self.count = 0
         self._codec = video.codec
         self._tick = 1 / video.rate  # the muxer changes the time base of the stream to a finer one
-        options = container_options(video.codec)
-        self._container: Any = av.open(window, "w", format="mp4", options=options)
+        self._window = window
+        self._container: Any = open_output(window, video.codec)
         encoding = encoder_options(video.codec, settings.effective_quality, settings.gop)
         if video.codec == "mjpeg":
             self._encoder = self._jpeg_encoder(video, encoding)
@@ -97,6 +114,7 @@ class Mp4Writer:
 
     def write(self, frame: Any, repeats: int = 1) -> None:
         """Encode a frame for the next `repeats` slots; a repeated JPEG is encoded once."""
+        check_size(self._window.end)
         frame.time_base = self._encoder.time_base
         frame.pict_type = 0
         if self._codec == "mjpeg":
@@ -111,6 +129,7 @@ class Mp4Writer:
 
     def write_jpeg(self, data: bytes, repeats: int = 1) -> None:
         """Store a JPEG bit for bit in the next `repeats` slots."""
+        check_size(self._window.end)
         for _ in range(repeats):
             packet: Any = av.Packet(data)
             packet.stream, packet.time_base = self._stream, self._tick
@@ -126,11 +145,16 @@ class Mp4Writer:
         self._container.close()
 
 
-def frame_table(file: Any) -> np.ndarray:
-    """Return offset, size (bytes) and CRC-32 of the N frames of an mp4, as FRAME_DTYPE (N,)."""
+def frame_table(file: Window) -> np.ndarray:
+    """Return offset, size (bytes) and CRC-32 of the N frames of an mp4, as FRAME_DTYPE (N,).
+
+    Raises BadVideo for an mp4 that is too large for it.
+    """
     rows = []
+    check_size(file.seek(0, 2))
     file.seek(0)
-    with av.open(file, format="mp4") as container:
+    container: Any = av.open(file, format="mp4")
+    with container:
         for packet in container.demux(video=0):
             if packet.size:
                 rows.append((packet.pos, packet.size, zlib.crc32(packet)))

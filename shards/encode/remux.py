@@ -7,8 +7,6 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-import av
-
 from shards.encode import mp4
 from shards.encode.container import open_video
 from shards.encode.jpeg_folder import JpegFolder, read_jpeg_header
@@ -116,9 +114,8 @@ def copy_packets(decoder: StrictDecoder, settings: ShardSettings, window: Window
 
 
 def _copy_stream(decoder: StrictDecoder, codec: str, rate: Fraction, window: Window) -> None:
-    options = mp4.container_options(codec)
     with open_video(decoder.path, decoder.probe_result.stream) as (container, stream):
-        output: Any = av.open(window, "w", format="mp4", options=options)
+        output = mp4.open_output(window, codec)
         copied = output.add_stream_from_template(stream)
         copied.time_base = 1 / rate
         for number, packet in enumerate(p for p in container.demux(stream) if p.size):

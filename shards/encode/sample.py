@@ -17,6 +17,7 @@ from shards.encode.remux import copy_packets, find_copy_obstacle, remux_jpegs
 from shards.encode.strict_decoder import StrictDecoder
 from shards.encode.transcode import FrameSource, Transcoder, WrittenVideo
 from shards.errors import BadVideo
+from shards.format import frame_table
 from shards.format.settings import GOP_CODECS, ShardSettings, Source
 from shards.format.tars import TarWriter, Window
 
@@ -117,7 +118,7 @@ def _add_small_members(tar: TarWriter, key: str, window: Window, metadata: dict[
         raise AssertionError(f"{key}: the mp4 has {len(table)} of {metadata['frames']} frames")
     label = (metadata["labels"] or [-1])[0]
     tar.add(f"{key}.json", json.dumps(metadata, sort_keys=True).encode())
-    tar.add(f"{key}.frames.npy", _to_npy(table))
+    tar.add(f"{key}.frames.npy", frame_table.to_npy(table))
     tar.add(f"{key}.cls", str(label).encode())
     if metadata["codec"] in GOP_CODECS:
         init, ends = mp4.fragment_ends(window)

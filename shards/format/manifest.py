@@ -13,7 +13,7 @@ from shards.format.files import read_regular, write_atomic
 from shards.format.manifest_schema import MAX_BYTES, find_schema_fault
 
 FORMAT = "dsanet-shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_VERSION = 9999
 MANIFEST = "manifest.json"
 

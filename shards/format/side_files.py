@@ -20,6 +20,7 @@ from dsanet.errors import printable
 from dsanet.limits import find_limit, raise_limit
 from shards.errors import ShardError
 from shards.format.files import create, open_regular
+from shards.format.frame_table import as_rows
 from shards.format.index import ARRAYS, MAX_KEY
 from shards.format.manifest import FORMAT, FORMAT_VERSION, MANIFEST, write_json, write_text
 from shards.format.settings import STATUSES
@@ -60,6 +61,7 @@ def scan_tar(path: Path) -> TarContents:
                     groups.setdefault(member.key, []).append(member)
             if record:
                 location = "its record"
+                _check_version(path, record)
                 check_record(record)
             samples = []
             for key, group in groups.items() if record else ():
@@ -67,6 +69,8 @@ def scan_tar(path: Path) -> TarContents:
                 samples.append(_read_sample(file, group, len(record["classes"])))
     except FileNotFoundError:
         raise ShardError(f"{path} is missing") from None
+    except ShardError:
+        raise
     except Exception as error:
         raise_limit(error)
         text = printable(f"{type(error).__name__}: {error}", 200)
@@ -78,13 +82,24 @@ def scan_tar(path: Path) -> TarContents:
     return TarContents(record, samples, list(groups.values()))
 
 
+def _check_version(path: Path, record: Mapping[str, Any]) -> None:
+    """Raise ShardError for a tar of a version that is not known."""
+    version = record.get("format")
+    if type(version) is int and 1 <= version <= FORMAT_VERSION:
+        return
+    raise ShardError(
+        f"{path} has format version {printable(str(version), 20)}, but this version of the project "
+        f"reads 1 to {FORMAT_VERSION}; update the project, or rebuild the set with tools/shard.py"
+    )
+
+
 def _read_sample(file: BinaryIO, group: Sequence[Member], classes: int) -> dict[str, Any]:
     parts = {member.extension: member for member in group}
     video = parts["mp4"]
     metadata: dict[str, Any] = json.loads(read_member(file, parts["json"]))
     check_metadata(metadata, video.key, classes)
     metadata["member"] = video
-    metadata["table"] = load_array(read_member(file, parts["frames.npy"]))
+    metadata["table"] = as_rows(load_array(read_member(file, parts["frames.npy"])))
     check_table(metadata["table"], metadata.get("frames"), video.size)
     if "idx.npy" in parts:
         fragments = load_array(read_member(file, parts["idx.npy"]))
@@ -217,11 +232,13 @@ def write_split(
     tars: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
     record: dict[str, Any] = {}
+    version = 1
     try:
         index = IndexWriter(folder)
         for number, name in enumerate(names):
             contents = scan_tar(folder / name)
             record = record or contents.record
+            version = max(version, contents.record["format"])
             for metadata in contents.samples:
                 index.append(number, metadata)
             verdicts += [verdict | {"tar": name} for verdict in contents.record["verdicts"]]
@@ -237,7 +254,7 @@ def write_split(
     counts = Counter(verdict["status"] for verdict in verdicts)
     manifest = {
         "format": FORMAT,
-        "version": FORMAT_VERSION,
+        "version": version,
         **{name: record[name] for name in ("split", "classes", "settings", "versions")},
         "counts": {
             "samples": index.rows("samples"),

@@ -36,6 +36,10 @@ class Window(io.RawIOBase):
         self._position = 0
         self.end = 0  # one past the last byte written
 
+    def reader(self) -> Window:
+        """Return the part written so far as a file of its own, with its own position."""
+        return Window(self._file, self._start, self.end)
+
     def readable(self) -> bool:
         return True
 
