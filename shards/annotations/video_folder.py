@@ -92,7 +92,8 @@ class VideoFolder:
 
     def _check_inside(self, relative: str, name: str, place: Place) -> None:
         if not self.allow_outside and self._is_outside(relative):
-            raise ShardError(f"{place}: {quote(name)} is {OUTSIDE}")
+            leads = "is" if relative.startswith("..") else "leads through a symbolic link"
+            raise ShardError(f"{place}: {quote(name)} {leads} {OUTSIDE}")
 
     def _relative(self, name: str) -> str:
         path = os.path.normpath(name)

@@ -122,11 +122,11 @@ def find_splits(path: Path) -> list[Path]:
 
 
 def read_set_classes(root: Path, except_split: str = "") -> tuple[str, tuple[str, ...]]:
-    """Return a finished split other than `except_split`, and its class names.
+    """Return a finished split other than `except_split` that has classes, and their names.
 
     "" and () if there is none. Raises ShardError for a damaged manifest.
     """
     for path in sorted(root.glob(f"*/{MANIFEST}")):
-        if path.parent.name != except_split:
-            return path.parent.name, tuple(read_manifest(path.parent)["classes"])
+        if path.parent.name != except_split and (names := read_manifest(path.parent)["classes"]):
+            return path.parent.name, tuple(names)
     return "", ()

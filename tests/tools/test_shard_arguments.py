@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from shard_arguments import add_build_arguments, read_listing
 
-from shards import ShardError
+from shards import ShardError, ShardSettings, build_split
 
 
 def parse(*words: object) -> argparse.Namespace:
@@ -40,6 +41,20 @@ def test_a_label_that_the_other_split_lacks_names_that_split(small_shards, tmp_p
     text = str(caught.value)
     assert "list.txt, line 2: label 4 must be less than 4" in text
     assert f"which come from split train of {small_shards}" in text
+
+
+def test_a_split_without_labels_has_no_classes_for_another(small_videos, tmp_path):
+    settings = ShardSettings(workers=1)
+    unlabelled = [replace(source, label=-1) for source in small_videos[:1]]
+    build_split(unlabelled, tmp_path, "a-test", [], settings)
+    build_split(small_videos[:1], tmp_path, "train", ["one", "two"], settings)
+    (tmp_path / "list.txt").write_text("a.mp4 two\n")
+    assert read_listing(parse(*arguments(tmp_path, tmp_path))).classes == (
+        "one",
+        "two",
+        "three",
+        "four",
+    )
 
 
 def test_a_label_that_the_file_of_classes_lacks_names_that_file(tmp_path):
