@@ -19,6 +19,7 @@ from typing import Any
 
 from dsanet.engine.errors import EngineError
 from dsanet.engine.main import run_command
+from dsanet.terminal import print_line
 
 # The loader's ranges, then the trainer's, each with its colour.
 RANGES = {
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     if not found:
         raise EngineError(f"{args.trace}: has no ranges of train.py --profile")
     draw(found, args.out, args.title or args.trace.name)
-    print(f"{args.out}")
+    print_line(args.out)
     return 0
 
 
