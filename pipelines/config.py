@@ -10,6 +10,8 @@ from dsanet.errors import check_choices, require
 from pipelines.errors import LoaderUsageError
 from pipelines.plan.planner import OrderConfig
 
+READ_THREADS, PREFETCH = 8, 2  # where the settings leave them open
+
 
 @dataclass(frozen=True)
 class RemoteConfig:
@@ -48,8 +50,15 @@ class LoaderConfig:
             faster.
         threads: decoding threads; 0: the share of the cores that belongs to this process, at most
             16, or on a GPU, whose decoders they only drive, at most 4 for JPEGs and 8 for video.
-        read_threads: threads that read files, and that copy tars to `scratch`.
-        prefetch: batches kept ready.
+        hw_load: share of the JPEGs that the hardware decoder of a GPU takes, from 0 to 1; null:
+            DALI's default.
+        resize_batch: frames that DALI resizes in one kernel; null: DALI's default.
+        read_threads: threads that read files, and that copy tars to `scratch`; null: 8.
+        prefetch: batches kept ready; null: 2.
+        tune: before training, try other values of the settings above that are left at their
+            defaults (threads, hw_load, resize_batch, read_threads, prefetch, decode_on), and take
+            the fastest: `auto` on a GPU, with what an earlier start has found; `again` on any
+            device, anew; or `off`.
         gap_kb: frames of a video closer than this are fetched by one read. null: 0 on a local disk,
             256 (one read a snippet) on a network disk, 8192 (one read a video) in blocked order.
         order: order of the videos in an epoch.
@@ -70,8 +79,11 @@ class LoaderConfig:
     resize: Literal["auto", "dali", "torch"] = "auto"
     roi_decode: bool | None = None
     threads: int = 0
-    read_threads: int = 8
-    prefetch: int = 2
+    hw_load: float | None = None
+    resize_batch: int | None = None
+    read_threads: int | None = None
+    prefetch: int | None = None
+    tune: Literal["auto", "off", "again"] = "auto"
     gap_kb: int | None = None
     order: OrderConfig = field(default_factory=OrderConfig)
     ahead_mb: int = 2048
@@ -84,9 +96,14 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         check_choices(self, "loader.", LoaderUsageError)
-        for name, least in (("threads", 0), ("read_threads", 1), ("prefetch", 1), ("ahead_mb", 1)):
+        for name, least in (("threads", 0), ("ahead_mb", 1)):
             value = getattr(self, name)
             _require(value >= least, name, f"be at least {least}", value)
+        for name in ("read_threads", "prefetch", "resize_batch"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, "be at least 1, or null", value)
+        load = self.hw_load
+        _require(load is None or 0 <= load <= 1, "hw_load", "be in [0, 1], or null", load)
         _require(0 <= self.bad_share <= 1, "bad_share", "be in [0, 1]", self.bad_share)
         _require(self.watchdog > 0, "watchdog", "be more than 0", self.watchdog)
         _require(self.hang >= 0, "hang", "be at least 0", self.hang)
@@ -95,6 +112,16 @@ class LoaderConfig:
             _require(kind == "local", "order.kind", "be local with loader.stage lanes", kind)
         if self.reader == "webdataset":
             self._check_webdataset()
+
+    @property
+    def reading_threads(self) -> int:
+        """`read_threads`, or its default."""
+        return READ_THREADS if self.read_threads is None else self.read_threads
+
+    @property
+    def batches_ready(self) -> int:
+        """`prefetch`, or its default."""
+        return PREFETCH if self.prefetch is None else self.prefetch
 
     def _check_webdataset(self) -> None:
         """Refuse settings that DALI's webdataset reader would ignore."""

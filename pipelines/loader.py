@@ -59,7 +59,7 @@ class Loader:
             source,
             reader.activity,
             device=self.device,
-            prefetch=config.prefetch,
+            prefetch=config.batches_ready,
         )
         # Also runs when the interpreter exits, while DALI's threads can still be stopped in order.
         self._finalizer = weakref.finalize(self, self._resources.close)
@@ -133,7 +133,7 @@ def _batch(loaded: LoadedBatch, clips: torch.Tensor) -> Batch:
 def open_reader(split: Split, config: LoaderConfig, graph_input: str) -> FrameReader:
     """The reader for an input of the decoding graph (see `GraphSpec.input`)."""
     gap = _gap_kb(split, config) << 10
-    return READERS[graph_input](split, Activity(), threads=config.read_threads, gap=gap)
+    return READERS[graph_input](split, Activity(), threads=config.reading_threads, gap=gap)
 
 
 def _gap_kb(split: Split, config: LoaderConfig) -> int:

@@ -14,7 +14,7 @@ LAYERS = (
     ("train", "eval", "tools", "slurm"),
     ("dsanet.engine.main", "dsanet.engine.model_card"),
     ("dsanet.engine.html_report",),
-    ("dsanet.engine.trainer", "dsanet.engine.preflight"),
+    ("dsanet.engine.trainer", "dsanet.engine.preflight", "dsanet.engine.tuning"),
     ("dsanet.engine.resume", "dsanet.engine.loader_check", "dsanet.engine.step"),
     ("dsanet.engine.setup",),
     ("dsanet.engine.reader_state", "dsanet.engine.nonfinite"),

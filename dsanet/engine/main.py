@@ -28,6 +28,7 @@ from dsanet.engine.resume import open_folder, restore
 from dsanet.engine.run_folder import RunFolder
 from dsanet.engine.setup import Training, build_training
 from dsanet.engine.trainer import Trainer
+from dsanet.engine.tuning.tune import is_wanted, tune_loader, use_earlier_result
 from dsanet.errors import UserError
 from dsanet.limits import describe_failure
 from dsanet.terminal import print_line
@@ -125,8 +126,12 @@ def train(training: Training) -> Stop:
         record_memory_history(world.device)
     report = print_line if not world.main else console.print
     with memory_on_failure(training.folder.profile, world.device, world.rank, report):
+        is_tuned = use_earlier_result(training)
         if config.runtime.preflight:
             preflight(training)
+        is_over = training.state.samples >= training.state.layout.total
+        if is_wanted(training) and not (is_tuned or is_over):
+            tune_loader(training)
         return Trainer(training).run()
 
 

@@ -87,7 +87,7 @@ class Training:
         self.config = replace(self.config, loader=settings)
         local = replace(self.config, loader=replace(settings, stage="off"))  # tars are staged
         split, layout = self.loader.split, self.state.layout
-        self.loader = build_loader(local, self.world, split, layout, self.folder)
+        self.loader = build_loader(local, self.world, split, layout, self.folder.quarantine)
         if self.validator is not None:
             self.validator.replace_loader(settings)
 
@@ -150,7 +150,7 @@ def build_training(
         folder,
         state,
         network=execution.distributed(network, world, config.runtime),
-        loader=build_loader(config, world, train, layout, folder),
+        loader=build_loader(config, world, train, layout, folder.quarantine),
     )
     if config.log.tensorboard and world.main:
         training.tensorboard = TensorBoardWriter(folder.path / "tensorboard")
@@ -219,7 +219,7 @@ def load_initial_weights(
 
 
 def build_loader(
-    config: TrainConfig, world: World, split: Split, layout: Layout, folder: RunFolder
+    config: TrainConfig, world: World, split: Split, layout: Layout, quarantine: Path | None
 ) -> TrainLoader:
     """Training batches for this process."""
     return TrainLoader(
@@ -230,7 +230,7 @@ def build_loader(
         seed=config.seed,
         batch_size=layout.micro * layout.accumulation,
         rank=Rank(world.rank, world.size, str(world.device)),
-        quarantine=folder.quarantine,
+        quarantine=quarantine,
     )
 
 

@@ -78,6 +78,8 @@ def graph_spec(
         threads=config.threads or decode_threads(decode, on_gpu),
         device_id=_device_id(device) if on_gpu else None,
         gpu_decode=decode != "pyav",
+        hw_load=config.hw_load,
+        resize_batch=config.resize_batch,
     )
 
 

@@ -35,7 +35,8 @@ class GraphSpec:
     """Properties of a graph.
 
     input: what a sample of the DALI batch is. batch: samples of the DALI batch, which are frames
-    for `jpeg` and videos otherwise. size: side of the clips in pixels.
+    for `jpeg` and videos otherwise. size: side of the clips in pixels. hw_load, resize_batch: see
+    `LoaderConfig`.
     """
 
     input: Literal["jpeg", "mp4", "pixels"]
@@ -49,6 +50,8 @@ class GraphSpec:
     threads: int = 2
     device_id: int | None = None
     gpu_decode: bool = True
+    hw_load: float | None = None
+    resize_batch: int | None = None
 
     @property
     def mixed(self) -> bool:
@@ -150,6 +153,8 @@ def decode_jpeg(encoded: Any, window: tuple[Any, Any], spec: GraphSpec) -> Any:
     """Decode a JPEG (H, W, 3), or with `roi_decode` only its window."""
     decoders, settings = dali().fn.decoders, {"output_type": dali().types.RGB} | JPEG_SETTINGS
     device = "mixed" if spec.mixed else "cpu"
+    if spec.mixed and spec.hw_load is not None:
+        settings |= {"hw_decoder_load": spec.hw_load}
     if spec.roi_decode:
         frames = decoders.image_slice(encoded, *window, axes=[0, 1], device=device, **settings)
     else:
@@ -201,7 +206,8 @@ def _augment(
     if spec.resize:
         # Bilinear without antialiasing, as in the released code.
         size, linear = [spec.size, spec.size], types.INTERP_LINEAR
-        frames = fn.resize(frames, size=size, interp_type=linear, antialias=False)
+        more = {} if spec.resize_batch is None else {"minibatch_size": spec.resize_batch}
+        frames = fn.resize(frames, size=size, interp_type=linear, antialias=False, **more)
     return frames
 
 

@@ -84,7 +84,7 @@ class RemoteSplit:
             missing = [e for e in manifest["tars"] if not is_complete(self.folder, e)]
             require_space(self.root, sum(entry["size"] for entry in missing), self.url)
             what = f"tars from {self.store.address} (loader.remote.idle)"
-            copy_tars(missing, self._fetch_tar, self.config.read_threads, self._idle, what)
+            copy_tars(missing, self._fetch_tar, self.config.reading_threads, self._idle, what)
         return split
 
     @property
@@ -142,7 +142,7 @@ class RemoteSplit:
             run_copies(
                 lambda name, flag: self._fetch_file(name, limits[name], flag),
                 missing,
-                self.config.read_threads,
+                self.config.reading_threads,
                 self._idle,
                 f"the index from {self.store.address} (loader.remote.idle)",
             )

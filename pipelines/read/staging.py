@@ -79,7 +79,7 @@ def _stage_tars(split: Split, scratch: Path, numbers: list[int], config: LoaderC
         copy_tars(
             [entries[number] for number in missing],
             copy_one,
-            config.read_threads,
+            config.reading_threads,
             config.hang,
             f"tars from {split.root} to {folder} (loader.hang)",
         )

@@ -74,6 +74,8 @@ class EvalConfig:
             require(value is None or value >= 1, name, "be at least 1", value, UsageError)
         minutes = self.rendezvous_minutes
         require(minutes > 0, "rendezvous_minutes", "be greater than 0", minutes, UsageError)
+        tune = self.loader.tune
+        require(tune != "again", "loader.tune", "be auto or off in evaluation", tune, UsageError)
 
     @property
     def wanted(self) -> Wanted:

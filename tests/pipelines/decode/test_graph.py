@@ -13,6 +13,7 @@ from pipelines.decode.dali_errors import DecodeError, error_line
 from pipelines.decode.decoder import Decoder, EncodedBatch
 from pipelines.decode.graph import GraphSpec, dali, decode_jpeg
 from pipelines.read.gops import unrepeated
+from tests.pipelines.loaders import batches, same, train
 
 # TIFF, little endian, one entry: orientation (0x112) 6, "turn by 90 degrees to show".
 EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
@@ -47,6 +48,30 @@ def test_chroma_is_interpolated_on_every_device(monkeypatch, roi, device_id):
         decode_jpeg(encoded, tuple(window), spec)
     assert arguments["jpeg_fancy_upsampling"] is True
     assert arguments["device"] == ("cpu" if device_id is None else "mixed")
+
+
+@pytest.mark.parametrize(("device_id", "load"), [(0, 0.25), (0, None), (None, 0.25)])
+def test_the_load_of_the_hardware_decoder_is_for_gpus(monkeypatch, device_id, load):
+    fn, types = dali().fn, dali().types
+    arguments, original = {}, fn.decoders.image
+
+    def record(*inputs: object, **settings: object) -> object:
+        arguments.update(settings)
+        return original(*inputs, **settings)
+
+    monkeypatch.setattr(fn.decoders, "image", record)
+    spec = GraphSpec("jpeg", batch=1, size=16, threads=1, device_id=device_id, hw_load=load)
+    with dali().Pipeline(batch_size=1, num_threads=1, device_id=device_id):
+        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+        decode_jpeg(encoded, (), spec)
+    assert arguments.get("hw_decoder_load") == (None if device_id is None else load)
+
+
+def test_the_frames_of_a_resize_kernel_change_no_pixel(split):
+    settings = [LoaderConfig(threads=1, resize="dali", resize_batch=n) for n in (None, 3, 512)]
+    results = [batches(train(split, config=config))[:2] for config in settings]
+    assert same(results[0], results[1])
+    assert same(results[0], results[2])
 
 
 def test_the_cpu_interpolates_chroma_with_or_without_the_setting(split):

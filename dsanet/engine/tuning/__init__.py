@@ -1,0 +1,1 @@
+"""Choosing the loader's settings of speed by trying them beside the network."""
