@@ -10,12 +10,12 @@ seed, then "end" with the faults found. A case that hangs or crashes ends the pr
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import json
 import os
 import re
 import resource
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -35,13 +35,22 @@ LIBJPEG = re.compile(
 NAMED = ("set", "out", "in", "tiny.yaml")  # what the command lines name
 
 
-def limit_memory() -> None:
-    """Allow MEMORY more address space than the process has, and no core file."""
-    size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    limit = size * resource.getpagesize() + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+@contextlib.contextmanager
+def limits() -> Iterator[None]:
+    """Allow the block MEMORY more address space than the process has, and SECONDS."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
+    size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = size * resource.getpagesize() + MEMORY
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, wherever it is
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @contextlib.contextmanager
@@ -105,7 +114,8 @@ def run_case(kind: str, seed: int, work: Path, base: Path, deep: bool) -> dict[s
     for command in commands:
         with captured() as texts:
             try:
-                code = command()
+                with limits():
+                    code = command()
             except BaseException:
                 traceback.print_exc()
                 code = 99
@@ -123,14 +133,11 @@ def main() -> None:
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     if not (base / "checkpoint.pt").exists():
         make_checkpoint(base / "checkpoint.pt")
-    limit_memory()
     for kind, first, count in (word.split(":") for word in sys.argv[4:]):
         for seed in range(int(first), int(first) + int(count)):
             print(json.dumps({"begin": [kind, seed]}), file=report, flush=True)
-            faulthandler.dump_traceback_later(SECONDS, exit=True)
             case = work / "a" / "b" / "c" / "case"
             result = run_case(kind, seed, case, base, depth == "deep")
-            faulthandler.cancel_dump_traceback_later()
             print(json.dumps({"end": [kind, seed]} | result), file=report, flush=True)
 
 
