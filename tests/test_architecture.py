@@ -25,6 +25,7 @@ LAYERS = (
         "dsanet.engine.folder_lock",
         "dsanet.engine.lock_owner",
     ),
+    ("dsanet.engine.checkpoint_schema",),
     ("dsanet.engine.environment",),
     ("dsanet.engine.report",),
     ("dsanet.engine.execution", "dsanet.engine.batching"),

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from dsanet.engine.errors import EngineError, UsageError
-from dsanet.errors import require
+from dsanet.errors import ModelError, require
+from dsanet.weights.files import read_file
 from shards.format.files import sha256, sync_folder, write_atomic
 
 NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
@@ -91,7 +92,9 @@ class CheckpointFolder:
             # Another process may remove a file that has just been listed.
             with contextlib.suppress(FileNotFoundError):
                 if match := NAME.fullmatch(path.name):
-                    entries.append((int(match[1]), path.stat(), path))
+                    status = path.stat()
+                    if stat.S_ISREG(status.st_mode):
+                        entries.append((int(match[1]), status, path))
         return sorted(entries, key=lambda entry: (entry[0], entry[1].st_mtime_ns, entry[2]))
 
     def remove_partial(self) -> None:
@@ -141,10 +144,11 @@ class CheckpointFolder:
             return None
         try:
             content = json.loads(mark.read_text(encoding="utf-8"))
-            path, score = self.path / content["file"], float(content["value"])
-        except (ValueError, KeyError, TypeError):  # truncated by a crash of the machine
+            name, score = str(content["file"]), float(content["value"])
+        except (ValueError, KeyError, TypeError, RecursionError):  # truncated by a crash
             return None
-        return (path, score) if path.is_file() else None
+        path = self.path / name
+        return (path, score) if NAME.fullmatch(name) and path.is_file() else None
 
     def _prune(self, new: Path) -> None:
         best = self.best()
@@ -202,18 +206,12 @@ def load_file(path: Path) -> Any:
     Raises:
         DamagedError: when it is missing or cannot be read.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DamagedError(f"{path}: no such checkpoint; give a run folder or a .pt file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's message advises to load it without the check
-        raise DamagedError(
-            f"{path}: cannot be read, it was not written by torch.save or contains more than "
-            "tensors and plain values; give a run folder, or a .pt file of one"
-        ) from error
-    except Exception as error:  # a damaged file leads torch to many kinds of errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(f"{path}: cannot be read ({reason}); give another checkpoint") from error
+        return read_file(path, inert=False).content
+    except ModelError as error:
+        raise DamagedError(f"{error}, or give another checkpoint") from error
 
 
 def find_checkpoint(path: Path, which: str, report: Report) -> Path:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,12 @@ from torch import Tensor, nn
 from dsanet import NetworkConfig
 from dsanet.engine.batching import Layout
 from dsanet.engine.checkpoint import load_file
+from dsanet.engine.checkpoint_schema import check_content, check_momentum
 from dsanet.engine.config import TrainConfig, plain
 from dsanet.engine.environment import versions
 from dsanet.engine.errors import EngineError
 from dsanet.engine.optim import WeightAverage, zero_momentum
+from dsanet.errors import printable
 from shards import Split
 
 FORMAT = 1
@@ -118,13 +121,15 @@ def read_checkpoint(path: Path) -> CheckpointContent:
             f"{path}: was not written by train.py; give a run folder, or a .pt file of one"
         )
     if content["format"] != FORMAT:
+        found = printable(repr(content["format"]), 80)
         raise EngineError(
-            f"{path}: has format {content['format']}, this version of the project reads {FORMAT}; "
-            "use the version that wrote it (environment.json of its run names the commit)"
+            f"{path}: has format {found}, this version of the project reads {FORMAT}; use the "
+            "version that wrote it (environment.json of its run names the commit)"
         )
     content = ADDED | content
     if missing := CheckpointContent.__required_keys__ - content.keys():
         raise EngineError(f"{path}: lacks {', '.join(sorted(missing))}; give another checkpoint")
+    check_content(content, path)
     config = content["config"]
     config["network"] = plain(NetworkConfig()) | config["network"]
     return cast(CheckpointContent, content)
@@ -214,10 +219,11 @@ class RunState:
         self._check_data(content, source)
         _load_weights(self.model, content["model"], source)
         if self.average:  # where it is new to the run, it starts from the plain weights
-            self.average.model.load_state_dict(weights_to_evaluate(content))
+            _load_weights(self.average.model, weights_to_evaluate(content), source)
         _load_optimizer(self.optimizer, content["optimizer"], source)
+        check_momentum(content, _shapes(self.optimizer), source)
         if content["precision"] == self.precision:
-            self.scaler.load_state_dict(content["scaler"])
+            _load_scaler(self.scaler, content["scaler"], source)
         self.samples, self.validated = content["samples"], content["validated"]
 
     def _check_data(self, content: CheckpointContent, source: Path) -> None:
@@ -248,7 +254,7 @@ def _load_weights(model: nn.Module, weights: Weights, source: Path) -> None:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise EngineError(
             f"{source}: does not fit the configured network {type(model).__name__}: "
-            f"{lines[0] if lines else error}"
+            f"{printable(lines[0] if lines else error, 300)}"
         ) from error
 
 
@@ -258,7 +264,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sou
     settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
     try:
         optimizer.load_state_dict(state)
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise EngineError(
             f"{source}: groups its parameters in another way; continue with the same "
             "--optim.decay_norm_and_bias"
@@ -266,3 +272,20 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sou
     for group, configured in zip(optimizer.param_groups, settings, strict=True):
         group.update(configured)
     zero_momentum(optimizer)
+
+
+def _load_scaler(scaler: torch.amp.GradScaler, state: dict[str, Any], source: Path) -> None:
+    numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in state.values())
+    try:
+        if not numbers:
+            raise ValueError("holds values that are not finite numbers")
+        scaler.load_state_dict(state)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise EngineError(
+            f"{source}: scaler cannot be used ({error}); give another checkpoint"
+        ) from (error)
+
+
+def _shapes(optimizer: torch.optim.Optimizer) -> list[torch.Size]:
+    """Shapes of all parameters in the order of their numbers in a state dict."""
+    return [p.shape for group in optimizer.param_groups for p in group["params"]]

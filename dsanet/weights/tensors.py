@@ -13,6 +13,15 @@ def check_tensor(tensor: Tensor, target: Tensor) -> str:
 
     target: the tensor of the network whose place it takes.
     """
+    if problem := why_not_plain(tensor):
+        return problem
+    if target.is_floating_point() and tensor.dtype not in FLOATS:
+        return f"has numbers of type {_name(tensor.dtype)}, not float32"
+    return ""
+
+
+def why_not_plain(tensor: Tensor) -> str:
+    """Why a tensor is not an array of real numbers in memory, in words, or ""."""
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
         return f"is a {type(tensor).__name__}, not a plain tensor"
     if tensor.is_nested or tensor.layout is not torch.strided:
@@ -20,9 +29,12 @@ def check_tensor(tensor: Tensor, target: Tensor) -> str:
     if tensor.is_meta:
         return "has no content (it is on the meta device)"
     if tensor.is_quantized:
-        return f"is quantized ({tensor.dtype})"
-    if target.is_floating_point() and tensor.dtype not in FLOATS:
-        return f"has numbers of type {str(tensor.dtype).removeprefix('torch.')}, not float32"
-    if not target.is_floating_point() and (tensor.is_complex() or tensor.dtype is torch.bool):
-        return f"has numbers of type {str(tensor.dtype).removeprefix('torch.')}, not integers"
+        return f"is quantized ({_name(tensor.dtype)})"
+    is_integer = not tensor.is_floating_point() and not tensor.is_complex()
+    if tensor.dtype not in FLOATS and (not is_integer or tensor.dtype is torch.bool):
+        return f"has numbers of type {_name(tensor.dtype)}, not float32"
     return ""
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

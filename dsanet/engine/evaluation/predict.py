@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from dsanet.engine.errors import UsageError
+from dsanet.engine.errors import EngineError, UsageError
 from dsanet.engine.evaluation.accuracy import softmax
 from dsanet.engine.evaluation.evaluate import EvalConfig, evaluate, protocol_of
 from dsanet.engine.evaluation.inputs import VideoFile
@@ -150,6 +150,10 @@ class Predictor:
             return {}
         # Frames of the size and rate that the network was trained on.
         training = self.trained.shards
+        for key in ("short_side", "fps"):
+            if key not in training:
+                source = self.trained.source
+                raise EngineError(f"{source}: lacks shards.{key}; give another checkpoint")
         settings = ShardSettings(short_side=training["short_side"], fps=training["fps"], workers=1)
         with TemporaryDirectory(prefix="dsanet-predict-") as folder:
             report = build_split(sources, Path(folder), SPLIT, self.trained.classes, settings)

@@ -11,6 +11,7 @@ from torch import nn
 
 import dsanet
 from dsanet.engine.checkpoint import Report, find_checkpoint
+from dsanet.engine.checkpoint_schema import check_network, sampling_of
 from dsanet.engine.errors import EngineError
 from dsanet.engine.run_state import read_checkpoint, weights_to_evaluate
 from dsanet.exporting import read_exported
@@ -84,11 +85,13 @@ def load_trained(path: Path, which: str = "last", report: Report = warn) -> Trai
         return _load_exported(source)
     content = read_checkpoint(source)
     config, classes = content["config"], tuple(content["classes"])
-    sampling = SamplingConfig(**config["sampling"])
+    weights = weights_to_evaluate(content)
+    check_network(content, weights, source)
+    sampling = sampling_of(config)
     model = dsanet.build_model(
         config["model"], num_classes=len(classes), segments=sampling.segments, **config["network"]
     )
-    model.load_state_dict(weights_to_evaluate(content))
+    model.load_state_dict(weights)
     model.eval()
     return TrainedNetwork(
         model,

@@ -11,7 +11,7 @@ from torch import nn
 
 from dsanet.engine.checkpoint import CheckpointFolder
 from dsanet.engine.nonfinite import replace_nonfinite
-from dsanet.engine.run_state import FORMAT, CheckpointContent
+from tests.dsanet.engine.contents import checkpoint_content
 
 NAN = float("nan")
 
@@ -24,8 +24,7 @@ def content(statistics: float, weight: float, *, average: bool) -> Any:
         model.running_var.fill_(statistics)  # type: ignore[union-attr]
         model.weight.fill_(weight)
     averaged = {k: v + 1 for k, v in model.state_dict().items()} if average else None
-    others = dict.fromkeys(CheckpointContent.__required_keys__)
-    return {**others, "format": FORMAT, "model": model.state_dict(), "average": averaged}
+    return checkpoint_content(model=model.state_dict(), average=averaged)
 
 
 @pytest.mark.parametrize("average", [False, True])
