@@ -59,7 +59,7 @@ class QuarantineFile:
         try:
             entry = json.loads(line)
             return int(entry["id"]) if entry["split"] == self.split else None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
 

@@ -32,7 +32,7 @@ LAYERS = (
     ("dsanet.engine.command_line", "dsanet.engine.config", "dsanet.engine.cli_errors"),
     ("dsanet.engine.launch",),
     ("dsanet.engine.optim", "dsanet.engine.loss", "dsanet.engine.checkpoint"),
-    ("dsanet.engine.settings_file",),
+    ("dsanet.engine.settings_file", "dsanet.engine.set_aside"),
     ("dsanet.engine.errors", "dsanet.engine"),
     ("dsanet",),
     ("pipelines", "pipelines.train_loader", "pipelines.eval_loader"),

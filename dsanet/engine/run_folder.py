@@ -16,6 +16,7 @@ from dsanet.engine.checkpoint import CheckpointFolder
 from dsanet.engine.config import TrainConfig, dump
 from dsanet.engine.environment import git_state, versions
 from dsanet.engine.errors import EngineError, UsageError
+from dsanet.engine.set_aside import is_there, keep_lines, set_aside
 from shards.format.files import naming, write_atomic
 
 
@@ -53,6 +54,9 @@ class RunFolder:
             self.checkpoints.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self.config, dump(config).encode())
             self._record_start(processes, report)
+            is_there(self.metrics, report)
+            if is_there(self.quarantine, report):
+                keep_lines(self.quarantine, _is_bad_video, report)
             self.checkpoints.remove_partial()
         except OSError as error:
             raise EngineError(
@@ -62,15 +66,13 @@ class RunFolder:
 
     def _previous_starts(self, report: Callable[[str], None]) -> list[Any]:
         """The entries of environment.json; a damaged file is renamed."""
-        if not self.environment.is_file():
+        if not is_there(self.environment, report):
             return []
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             starts = json.loads(self.environment.read_text(encoding="utf-8"))
             if isinstance(starts, list):
                 return starts
-        aside = self.environment.with_suffix(".json.damaged")
-        self.environment.replace(aside)
-        report(f"WARNING: {self.environment}: damaged, renamed to {aside.name} and started anew")
+        set_aside(self.environment, report)
         return []
 
     def _record_start(self, processes: list[str], report: Callable[[str], None]) -> None:
@@ -98,22 +100,8 @@ class RunFolder:
         samples, epochs: the position in samples, and the epochs that are validated.
         report: called with a warning if there are such lines.
         """
-        if not self.metrics.is_file():
-            return
-        keep, damaged = [], []
-        for line in self.metrics.read_bytes().splitlines(keepends=True):
-            is_earlier = _is_earlier(line, samples, epochs)
-            if is_earlier is None:
-                damaged.append(line.rstrip(b"\n") + b"\n")
-            elif is_earlier:
-                keep.append(line)
-        if damaged:
-            aside = self.metrics.with_suffix(".jsonl.damaged")
-            with naming(aside), aside.open("ab") as file:
-                file.writelines(damaged)
-            lines = "1 damaged line" if len(damaged) == 1 else f"{len(damaged)} damaged lines"
-            report(f"WARNING: {self.metrics}: {lines} moved to {aside.name}")
-        write_atomic(self.metrics, b"".join(keep))
+        if is_there(self.metrics, report):
+            keep_lines(self.metrics, lambda line: _is_earlier(line, samples, epochs), report)
 
     def add(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
@@ -127,5 +115,15 @@ def _is_earlier(line: bytes, samples: int, epochs: int) -> bool | None:
         record = json.loads(line) if line.endswith(b"\n") else {}
         late = record["kind"] in ("val", "epoch") and record["epoch"] > epochs
         return bool(record["samples"] <= samples and not late)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _is_bad_video(line: bytes) -> bool | None:
+    """True for a line of quarantine.jsonl, None for a damaged one."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else {}
+        valid = isinstance(entry["split"], str) and type(entry["id"]) is int and entry["id"] >= 0
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return True if valid else None

@@ -93,7 +93,8 @@ def evaluate(
     ids = np.arange(len(split))  # of the loader's videos; -1 for those already scored
     earlier = None
     if score_log is not None:
-        earlier = score_log.open(_settings(config, trained, split, world), console.print)
+        settings = _settings(config, trained, split, world)
+        earlier = score_log.open(settings, console.print, len(split))
         ids[earlier.ids] = -1
         if len(earlier.ids):
             console.print(f"continuing: {len(earlier.ids)} of {len(split)} videos are scored")

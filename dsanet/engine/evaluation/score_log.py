@@ -20,6 +20,8 @@ from dsanet.engine.errors import EngineError
 from dsanet.engine.evaluation.scoring import ScoreTable
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop
+from dsanet.engine.set_aside import is_there, set_aside
+from dsanet.errors import printable
 from shards.format.files import write_atomic
 
 FOLDER = "partial"
@@ -45,16 +47,25 @@ class ScoreLog:
         self.dtype = _record_dtype(classes, inputs)
         self.file = self.folder / f"scores-{world.rank:05d}.bin"
 
-    def open(self, settings: dict[str, Any], report: Callable[[str], None]) -> ScoreTable:
+    def open(
+        self, settings: dict[str, Any], report: Callable[[str], None], videos: int | None = None
+    ) -> ScoreTable:
         """Read the scores of an earlier start with the same settings; every process must call it.
 
-        Scores made with other settings are deleted, and a warning is reported.
+        Scores made with other settings are deleted, damaged files are renamed, and a warning is
+        reported.
+
+        videos: length of the split; None does not check the ids in the log.
 
         Raises:
             EngineError: when the folder can't be written.
         """
         with self._named_errors():
-            data = self._read_or_reset(settings, report).tobytes() if self.world.main else b""
+            if self.world.main:
+                self._set_aside_others(report)
+            data = (
+                self._read_or_reset(settings, report, videos).tobytes() if self.world.main else b""
+            )
         records = np.frombuffer(self.world.broadcast(data), self.dtype)
         with self._named_errors():
             self._truncate_to_whole_records()
@@ -96,30 +107,51 @@ class ScoreLog:
         with contextlib.suppress(OSError):
             self._clear()
 
-    def _read_or_reset(self, settings: dict[str, Any], report: Callable[[str], None]) -> np.ndarray:
+    def _set_aside_others(self, report: Callable[[str], None]) -> None:
+        """Rename what has the name of a part of the log and is no regular file."""
+        if self.folder.exists() and not self.folder.is_dir():
+            set_aside(self.folder, report)
+        for path in (self.folder / SETTINGS, *self.folder.glob(SCORES)):
+            is_there(path, report)
+
+    def _read_or_reset(
+        self, settings: dict[str, Any], report: Callable[[str], None], videos: int | None
+    ) -> np.ndarray:
         path = self.folder / SETTINGS
         if path.is_file():
             earlier, current = _read_json(path), json.loads(json.dumps(settings))
             if earlier == current:
-                return self._read_records()
-            reason = f"{path} is damaged"
-            if earlier is not None:
+                return self._read_records(report, videos)
+            if earlier is None:
+                set_aside(path, report, "all videos are scored again")
+            else:
                 difference = first_difference(earlier, current)
                 reason = f"{self.folder} has scores of other settings: {difference}"
-            report(f"WARNING: all videos are scored again, {reason}")
+                report(f"WARNING: all videos are scored again, {reason}")
         self._clear()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(settings, indent=1).encode())
         return np.zeros(0, self.dtype)
 
-    def _read_records(self) -> np.ndarray:
-        """The intact records of all files."""
+    def _read_records(self, report: Callable[[str], None], videos: int | None) -> np.ndarray:
+        """The intact records of all files; a file with records of no video is renamed."""
         parts = [np.zeros(0, self.dtype)]
         for path in sorted(self.folder.glob(SCORES)):
             data = path.read_bytes()
-            parts.append(np.frombuffer(data[: self._size_of_whole_records(len(data))], self.dtype))
-        records = np.concatenate(parts)
-        return records[_checksums(records) == records["crc"]]
+            records = np.frombuffer(data[: self._size_of_whole_records(len(data))], self.dtype)
+            records = records[_checksums(records) == records["crc"]]
+            if videos is None or self._are_of(records, videos):
+                parts.append(records)
+            else:
+                set_aside(path, report, "its videos are scored again")
+        return np.concatenate(parts)
+
+    def _are_of(self, records: np.ndarray, videos: int) -> bool:
+        """Whether ids and labels can be of a split with so many videos."""
+        classes = self.dtype["scores"].shape[0]
+        ids, labels = records["id"], records["label"]
+        in_range = (ids >= 0) & (ids < videos) & (labels >= -1) & (labels < classes)
+        return bool(in_range.all())
 
     def _truncate_to_whole_records(self) -> None:
         """Cut off a partial record at the end of this process's file, to align the next one."""
@@ -132,7 +164,8 @@ class ScoreLog:
 
     def _clear(self) -> None:
         """Delete the files of a log, but no others that a user keeps in the folder."""
-        for path in (*self.folder.glob(f"{SETTINGS}*"), *self.folder.glob(SCORES)):
+        settings = (self.folder / SETTINGS, self.folder / f".{SETTINGS}.part")
+        for path in (*settings, *self.folder.glob(SCORES)):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -154,7 +187,7 @@ def first_difference(earlier: Any, current: Any, name: str = "") -> str | None:
     if earlier == current:
         return None
     if not (isinstance(earlier, dict) and isinstance(current, dict)):
-        return f"{name} was {earlier}, is now {current}"
+        return f"{name} was {printable(earlier, 80)}, is now {printable(current, 80)}"
     key = next(k for k in [*earlier, *current] if earlier.get(k) != current.get(k))
     inner = f"{name}.{key}" if name else key
     return first_difference(earlier.get(key), current.get(key), inner)
@@ -174,6 +207,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     """The mapping in a JSON file; None if it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

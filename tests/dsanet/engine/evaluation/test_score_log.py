@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from dsanet.engine import EngineError
-from dsanet.engine.evaluation.score_log import ScoreLog, first_difference
+from dsanet.engine.evaluation.score_log import ScoreLog, _checksums, first_difference
 from dsanet.engine.evaluation.scoring import ScoreTable
 from dsanet.engine.launch.distributed import World
 from dsanet.engine.launch.signals import Interrupted, Signals, Stop
@@ -120,13 +121,52 @@ def test_scores_of_other_settings_are_deleted_and_the_difference_is_named(tmp_pa
     assert open_log(tmp_path, other)[2] == []
 
 
-def test_with_damaged_settings_all_videos_are_scored_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"checkp', "[" * 100_000, "[1]", "\x00"])
+def test_with_damaged_settings_all_videos_are_scored_again(content: str, tmp_path: Path) -> None:
     log, *_ = open_log(tmp_path)
     log.append(table([1]))
-    (log.folder / "settings.json").write_text('{"checkp')
+    (log.folder / "settings.json").write_text(content)
     _, earlier, [line] = open_log(tmp_path)
     assert not len(earlier.ids)
-    assert line.endswith(f"scored again, {log.folder / 'settings.json'} is damaged")
+    aside = log.folder / "settings.json.damaged"
+    assert f"settings.json: damaged, renamed to {aside.name} and all videos are scored" in line
+    assert aside.read_text() == content
+    assert open_log(tmp_path)[2] == []
+
+
+@pytest.mark.parametrize("name", ["settings.json", "scores-00000.bin", "scores-00007.bin"])
+def test_a_pipe_in_the_log_is_renamed(name: str, tmp_path: Path) -> None:
+    """Reading or appending to it would block for ever."""
+    log, *_ = open_log(tmp_path)
+    (log.folder / name).unlink(missing_ok=True)
+    os.mkfifo(log.folder / name)
+    log, earlier, [line] = open_log(tmp_path)
+    assert not len(earlier.ids)
+    assert f"{name}: damaged, renamed to {name}.damaged" in line
+    log.append(table([1]))
+    assert_same(open_log(tmp_path)[1], table([1]))
+
+
+def test_a_file_in_the_place_of_the_log_is_renamed(tmp_path: Path) -> None:
+    (tmp_path / "partial").write_text("mine")
+    _, _, [line] = open_log(tmp_path)
+    assert "renamed to partial.damaged" in line
+    assert (tmp_path / "partial.damaged").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("ids", "labels"), [([9], [0]), ([-4], [0]), ([2**60], [0]), ([1], [7])])
+def test_forged_records_are_set_aside(ids: list[int], labels: list[int], tmp_path: Path) -> None:
+    """Their checksum is right, but no video of the split has such an id or label."""
+    log, *_ = open_log(tmp_path)
+    records = np.zeros(1, log.dtype)
+    records["id"], records["label"] = ids, labels
+    records["crc"] = _checksums(records)
+    (log.folder / "scores-00003.bin").write_bytes(records.tobytes())
+    lines: list[str] = []
+    earlier = log.open(SETTINGS, lines.append, videos=9)
+    assert not len(earlier.ids)
+    [line] = lines
+    assert "scores-00003.bin: damaged, renamed to scores-00003.bin.damaged" in line
 
 
 def test_other_files_in_the_folder_are_not_deleted(tmp_path: Path) -> None:
