@@ -24,7 +24,11 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = yaml.safe_load(read_regular(path, MAX_BYTES).decode("utf-8"))
+        loader = yaml.SafeLoader(read_regular(path, MAX_BYTES).decode("utf-8"))
+        node = loader.get_single_node()
+        if fault := _find_expansion(node):  # before a value is made of it
+            raise UsageError(f"{path}: not valid settings: {fault}")
+        content = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -46,6 +50,22 @@ def _first_problem(error: yaml.YAMLError) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     position = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     return f"{problem or error}{position}"
+
+
+def _find_expansion(root: yaml.Node | None) -> str | None:
+    """Too many values with every alias replaced by its content, as merge keys (`<<`) do it."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node | None) -> int:
+        if not isinstance(node, yaml.CollectionNode):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = MAX_VALUES + 1  # of an alias inside its own content
+            children = [n for item in node.value for n in (item if type(item) is tuple else [item])]
+            sizes[id(node)] = 1 + sum(map(size, children))
+        return min(sizes[id(node)], MAX_VALUES + 1)
+
+    return f"more than {MAX_VALUES} values" if size(root) > MAX_VALUES else None
 
 
 def _find_fault(content: dict[Any, Any]) -> str | None:

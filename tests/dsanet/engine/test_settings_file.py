@@ -9,7 +9,7 @@ import pytest
 
 from dsanet.engine.command_line import parse_train
 from dsanet.engine.errors import UsageError
-from dsanet.engine.settings_file import MAX_BYTES
+from dsanet.engine.settings_file import MAX_BYTES, read_settings_file
 from tests.fuzz.cases import YAMLS
 
 WORDS = ["--data", "x", "--model", "tsn_i3d_r18", "--out", "y"]
@@ -24,9 +24,19 @@ def refusal(path: Path) -> str:
     return text
 
 
+def merges(levels: int) -> str:
+    """Mappings that merge the one before them 9 times: 9 ** levels pairs while they are made."""
+    lines = ["a0: &a0 {x: 1}"]
+    for level in range(levels):
+        lines.append(f"a{level + 1}: &a{level + 1} {{<<: [{', '.join([f'*a{level}'] * 9)}]}}")
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (merges(12), "more than 10000 values"),
+        ("seed: &a [*a]", "more than 10000 values"),
         (YAMLS[0], "nested too deeply|more than 10000 values"),
         (YAMLS[1], "nested too deeply|more than 10000 values"),
         ("a: [" + ", ".join("x" * 20_000) + "]", "more than 10000 values"),
@@ -72,3 +82,9 @@ def test_a_file_that_is_not_regular_or_too_large(tmp_path):
         path.write_text(f"optim: {name}", encoding="utf-8")
         with pytest.raises(UsageError, match="not a regular file"):
             parse_train([*WORDS, "--config", str(path)])
+
+
+def test_aliases_within_bounds_are_taken(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\n", encoding="utf-8")
+    assert read_settings_file(path) == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
