@@ -34,8 +34,10 @@ def class_ranks(scores: np.ndarray) -> np.ndarray:
 
     Ties count against a class, as in `top_k`: equal scores all have the last of their places.
     """
-    ordered = np.sort(-scores, axis=1)
-    return np.stack([np.searchsorted(o, -s, "right") for o, s in zip(ordered, scores, strict=True)])
+    ranks = np.zeros(scores.shape, np.int64)
+    for rank, row in zip(ranks, -scores, strict=True):
+        rank[:] = np.searchsorted(np.sort(row), row, "right")
+    return ranks
 
 
 def confusion(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:

@@ -62,23 +62,23 @@ def format_metrics(metrics: dict[str, Any]) -> str:
 
 
 def score_lines(metrics: dict[str, Any], out: str) -> list[str]:
-    """The scores of an evaluation as text: of videos with their intervals, of inputs, protocol.
+    """The scores of an evaluation as text: protocol, of inputs, intervals, and last of videos.
 
     metrics: content of metrics.json; out: where it was written.
     """
-    lines = [f"{format_metrics(metrics)}  -> {out}"]
+    lines = [f"protocol: {metrics['protocol']['description']}"]
+    if metrics["clip_top1"] is not None:
+        one, five = (f"{100 * metrics[f'clip_top{k}']:.2f}" for k in (1, 5))
+        lines.append(f"clip accuracy, of single inputs: clip_top1 {one}  clip_top5 {five}")
     if metrics["top1"] is not None:
+        lines.append(f"mean over classes: top1 {100 * metrics['mean_class_top1']:.2f}")
         intervals = [
             f"top{k} {100 * low:.2f} to {100 * high:.2f}"
             for k in (1, 5)
             for low, high in [metrics[f"top{k}_interval"]]
         ]
         lines.append(f"95 % interval: {'  '.join(intervals)}")
-        lines.append(f"mean over classes: top1 {100 * metrics['mean_class_top1']:.2f}")
-    if metrics["clip_top1"] is not None:
-        one, five = (f"{100 * metrics[f'clip_top{k}']:.2f}" for k in (1, 5))
-        lines.append(f"clip accuracy, of single inputs: clip_top1 {one}  clip_top5 {five}")
-    return [*lines, f"protocol: {metrics['protocol']['description']}"]
+    return [*lines, f"{format_metrics(metrics)}  -> {out}"]
 
 
 def _worst(record: dict[str, Any]) -> str:

@@ -117,3 +117,14 @@ def test_metrics_never_lie_beside_scores_of_another_evaluation(
         write_results(tmp_path, example(5), score_metrics(example(5)))
     assert len(load_scores(tmp_path).ids) == 5
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_scores_of_no_video_have_no_accuracies(tmp_path: Path) -> None:
+    """Where no video could be read."""
+    whole = vars(example())
+    rows = ("ids", "labels", "scores", "ranks", "keys", "more_labels")
+    scores = ScoreFile(**(whole | {name: whole[name][:0] for name in rows}))
+    metrics = score_metrics(scores)
+    assert [metrics[name] for name in ("videos", "top1", "clip_top1")] == [0, None, None]
+    write_results(tmp_path, scores, metrics)
+    assert len(load_scores(tmp_path).ids) == 0

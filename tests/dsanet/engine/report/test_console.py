@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from dsanet.engine.report.console import Console, format_record
+from dsanet.engine.report.console import Console, format_record, score_lines
 
 TRAIN = {
     "kind": "train", "samples": 960, "step": 10, "epoch": 0.5, "epochs": 4, "loss": 1.25,
@@ -93,3 +93,17 @@ def test_an_evaluation_prints_a_line_at_every_tenth(capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10
     assert lines[-1].startswith("100 of 100 videos")
+
+
+def test_the_accuracies_of_videos_are_the_last_line_of_an_evaluation() -> None:
+    metrics = {
+        "top1": 0.5, "top5": 1.0, "map": 0.6, "videos": 8, "labelled": 8, "missing": [],
+        "top1_interval": (0.2, 0.8), "top5_interval": (0.7, 1.0), "clip_top1": 0.4,
+        "clip_top5": 0.9, "mean_class_top1": 0.45, "protocol": {"description": "paper: 8 clips"},
+    }  # fmt: skip
+    first, *middle, last = score_lines(metrics, "RUN/eval")
+    assert first == "protocol: paper: 8 clips"
+    assert last == "top1 50.00  top5 100.00  map 60.00  (8 videos)  -> RUN/eval"
+    text = "\n".join(middle)
+    for part in ("clip_top1 40.00", "top1 20.00 to 80.00", "mean over classes: top1 45.00"):
+        assert part in text
