@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 import threading
 import zlib
 from collections.abc import Iterator
@@ -139,7 +142,15 @@ class DaliSource(BatchSource[ReaderEpoch]):
         self.reader.close()
 
     def _build(self, tars: list[str], seed: int, state: bytes | None) -> Any:
-        """The reader graph over tars in this order."""
+        """The reader graph over tars in this order.
+
+        LoaderError for a tar that is not a regular file: DALI would wait for a pipe for ever.
+        """
+        for tar in tars:
+            with contextlib.suppress(FileNotFoundError):  # DALI names the one that is missing
+                status = os.stat(tar)
+                if not stat.S_ISREG(status.st_mode):
+                    raise LoaderError(f"{tar}: is not a regular file; copy it again")
         folder = self.split.root / self.split.name  # staged tars have no index beside them
         indexed = {tar: str(folder / f"{Path(tar).stem}.idx") for tar in tars}
         try:
