@@ -34,7 +34,7 @@ BENCHMARKS = {
     "decode": "ways to decode, compared with other libraries",
     "loader": "the loader alone, stage by stage",
     "train": "training from shards, compared with data already in memory",
-    "tune": "the settings that --loader.tune takes, compared with all that it tries",
+    "tune": "the settings that --loader.tune takes, compared with fixed ones",
     "eval": "evaluation with 8 clips x 3 crops, compared with the network alone",
     "shard": "making shards, compared with plain ffmpeg",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benches.tune import behind, remeasure
+from benches.tune import behind, fixed_settings, remeasure
 
 from dsanet.engine.errors import EngineError
 from dsanet.engine.tuning.search import Settings, Trial
@@ -29,3 +29,9 @@ def test_a_setting_that_fails_is_left_out() -> None:
     assert medians == [({}, 3.0)]
     with pytest.raises(EngineError, match="no setting"):
         remeasure(lambda s: Trial(s, None, "no"), [{}], 1)
+
+
+def test_settings_that_the_tuning_left_out_are_measured_too() -> None:
+    trials, tried = [Trial({}, 1.0)], [("threads", [4, 1]), ("prefetch", [4])]
+    singles: list[Settings] = [{"threads": 4}, {"threads": 1}, {"prefetch": 4}]
+    assert fixed_settings(trials, tried) == [{}, *singles]
