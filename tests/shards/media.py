@@ -79,8 +79,8 @@ class Packed:
 
     def jpeg(self, t: int) -> bytes:
         """The bytes of frame t."""
-        row = self.table[t]
-        return self.mp4[row["offset"] : row["offset"] + row["size"]]
+        offset, size, _ = map(int, self.table[t])
+        return self.mp4[offset : offset + size]
 
     def rgb(self) -> list[np.ndarray]:
         """All frames, decoded by PyAV from the mp4, as RGB (H, W, 3)."""
