@@ -87,10 +87,20 @@ def read_energon(folder: Path) -> Iterable[bytes]:
     return videos
 
 
+def read_litdata(folder: Path) -> Iterable[bytes]:
+    from litdata import iter_webdataset_tar  # type: ignore
+
+    for path in sorted(folder.glob("*.tar")):
+        for sample in iter_webdataset_tar(str(path)):
+            if "mp4" in sample:  # the record of the tar has none
+                yield sample["mp4"]
+
+
 READERS: dict[str, tuple[str, Callable[[Path], Iterable[bytes]]]] = {
     "tarfile and PyAV": ("tarfile", read_tarfile),
     "HuggingFace datasets": ("datasets", read_datasets),
     "megatron-energon": ("megatron", read_energon),
+    "litdata": ("litdata", read_litdata),
 }
 
 
