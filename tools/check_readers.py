@@ -24,6 +24,11 @@ from pathlib import Path
 
 import av
 
+# The readers may be installed in an environment without this project.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dsanet.terminal import print_line
+
 ENERGON = """
 import sys
 from megatron.energon import (Cooker, DefaultTaskEncoder, WorkerConfig, basic_sample_keys,
@@ -113,16 +118,16 @@ def main() -> int:
     failed = 0
     for name, (package, read) in READERS.items():
         if importlib.util.find_spec(package) is None:
-            print(f"{name}: not installed")
+            print_line(f"{name}: not installed")
             continue
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(shutil.copytree(split, Path(folder) / "split"))
             try:
                 frames = [count_frames(video) for video in read(copy)]
-                print(f"{name}: {len(frames)} videos, {sum(frames)} frames")
+                print_line(f"{name}: {len(frames)} videos, {sum(frames)} frames")
             except Exception as error:  # of any library
                 failed += 1
-                print(f"{name}: failed: {error!r}")
+                print_line(f"{name}: failed: {error!r}")
     return 1 if failed else 0
 
 

@@ -24,7 +24,17 @@ def network(name: str) -> TrainedNetwork:
     options = {"width": 16, "blocks": (1, 2, 2, 1)}
     model = dsanet.build_model(name, num_classes=4, segments=2, **options).eval()
     sampling = SamplingConfig(segments=2, frames=2, stride=2)
-    return TrainedNetwork(model, name, sampling, CLASSES, 32, Path("w.pt"), 0, {})
+    return TrainedNetwork(
+        model,
+        name=name,
+        network=options,
+        sampling=sampling,
+        classes=CLASSES,
+        size=32,
+        source=Path("w.pt"),
+        samples=0,
+        shards={},
+    )
 
 
 def decode(uri: str) -> np.ndarray:
