@@ -65,7 +65,7 @@ def test_the_reference_cuts_resizes_and_flips() -> None:
             expected = F.interpolate(cut, (48, 48), mode="bilinear").permute(0, 2, 3, 1)[0]
             expected = expected.flip(1) if flips[row] else expected
             error = (torch.from_numpy(found[row, crop]).float() - expected).abs()
-            assert error.max() <= 1
+            assert error.max() <= 1.001  # two roundings, and that of float32
 
 
 def test_boxes_lie_inside_and_some_have_odd_sides() -> None:
