@@ -29,7 +29,7 @@ from pipelines.watchdog import Activity, report_stall
 
 TICK = 0.2  # seconds between two checks of the stop flag
 UNDER_WAY = 2  # batches in DALI, so that it never waits for Python
-END_PATIENCE = 20.0  # seconds without a batch once the process was told to end
+END_PATIENCE = 20.0  # seconds without a batch after the signal to end the process
 REPAIRS = 20  # times that a batch is repaired before it is given up
 
 
@@ -97,7 +97,7 @@ class Feeder:
 
         Every `watchdog` seconds without a batch, it prints what each thread is doing.
 
-        ending: whether the process was told to end, which is asked every second.
+        ending: whether a signal to end the process has come; called every second.
 
         Raises:
             HangError: after `hang` seconds without a batch (0: never), and END_PATIENCE seconds
@@ -112,7 +112,7 @@ class Feeder:
         return item if isinstance(item, LoadedBatch) else None
 
     def _wait(self, watchdog: float, hang: float, ending: Callable[[], bool]) -> Item:
-        start, reported, told = time.monotonic(), 0.0, math.inf
+        start, reported, signalled = time.monotonic(), 0.0, math.inf
         tick = min(TICK * 5, watchdog, hang or watchdog)
         while True:
             if self._stop.is_set():
@@ -124,9 +124,9 @@ class Feeder:
             except queue.Empty:
                 waited = time.monotonic() - start
             if ending():
-                told = min(told, waited)
+                signalled = min(signalled, waited)
             cause = f"after loader.hang {hang:g} s" if hang and waited > hang else ""
-            if waited - told > END_PATIENCE:
+            if waited - signalled > END_PATIENCE:
                 cause = f"{END_PATIENCE:g} s after the signal to end"
             if cause or waited - reported > watchdog:
                 reported = waited

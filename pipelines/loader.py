@@ -39,8 +39,8 @@ class Loader:
         reader: reads any frames of the split; its `meter` counts what was read.
         source: see `BatchSource`.
         spec: the decoding graph.
-        ending: asked while a batch is waited for: whether the process was told to end. The wait
-            is short then, so that a hanging disk is named before the process is killed.
+        ending: whether a signal to end the process has come; called while a batch is waited for.
+            The wait is short then, so that a hanging disk is named before the process is killed.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ def read_tarfile(folder: Path) -> Iterable[bytes]:
 
 
 def read_datasets(folder: Path) -> Iterable[bytes]:
-    from datasets import Features, Json, List, Value, Video, load_dataset  # type: ignore
+    from datasets import Features, Json, List, Value, Video, load_dataset
 
     columns = {
         "mp4": Video(decode=False), "json": Json(), "cls": Value("int64"),
@@ -93,7 +93,7 @@ def read_energon(folder: Path) -> Iterable[bytes]:
 
 
 def read_litdata(folder: Path) -> Iterable[bytes]:
-    from litdata import iter_webdataset_tar  # type: ignore
+    from litdata import iter_webdataset_tar
 
     for path in sorted(folder.glob("*.tar")):
         for sample in iter_webdataset_tar(str(path)):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check and measure this project on a GPU that it has not run on, in one command.
 
-  python tools/gpu_check.py --json DIR      about seven minutes on an H100; DIR: a new folder
+  python tools/gpu_check.py --json DIR      seven minutes at most (--minutes); DIR: a new folder
   python tools/gpu_check.py --list          what would run, in which order
 
 Each part runs in a process of its own with a time limit, and one that fails or hangs costs no other

@@ -111,6 +111,7 @@ def _check_members(file: IO[bytes], path: Path, size: int) -> None:
     """Refuse a zip archive whose content needs more memory than its size on disk."""
     try:
         members = zipfile.ZipFile(file).infolist()
+    # All that zipfile raises for a damaged directory, or for features that it lacks.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise ModelError(f"{path}: is damaged or incomplete; copy it again") from error
     finally:
@@ -194,17 +195,17 @@ def _inert(name: str, kind: type | None = None) -> type[Inert]:
 
 def _load(file: IO[bytes], path: Path) -> WeightsFile:
     """Load a file of torch.save with inert objects for all that torch does not allow."""
-    stand_ins = {name: _inert(name) for name in _unsafe_globals(file)}
-    while len(stand_ins) <= MOST_TYPES:
-        allowed: Any = [(kind, name) for name, kind in stand_ins.items()]
+    replacements = {name: _inert(name) for name in _unsafe_globals(file)}
+    while len(replacements) <= MOST_TYPES:
+        allowed: Any = [(kind, name) for name, kind in replacements.items()]
         with torch.serialization.safe_globals(allowed):
             try:
                 content = _torch_load(file)
             except pickle.UnpicklingError as error:
-                if not _replace(stand_ins, str(error)):
+                if not _replace(replacements, str(error)):
                     raise
             else:
-                return WeightsFile(path, content, ignored=tuple(sorted(stand_ins)))
+                return WeightsFile(path, content, ignored=tuple(sorted(replacements)))
     raise ModelError(f"{path}: names more than {MOST_TYPES} kinds of objects; save its state_dict")
 
 
@@ -216,17 +217,17 @@ def _unsafe_globals(file: IO[bytes]) -> list[str]:
     return torch.serialization.get_unsafe_globals_in_checkpoint(file)
 
 
-def _replace(stand_ins: dict[str, type[Inert]], message: str) -> bool:
-    """Add or change the stand-in that torch's message asks for; whether there was one."""
+def _replace(replacements: dict[str, type[Inert]], message: str) -> bool:
+    """Add or change the replacement that torch's message asks for; whether there was one."""
     if match := re.search(r"GLOBAL (\S+) was not an allowed global", message):
         name = match[1] if "." in match[1] else f"builtins.{match[1]}"
-        if name in stand_ins:
+        if name in replacements:
             return False
-        stand_ins[name] = _inert(name)
+        replacements[name] = _inert(name)
         return True
     match = re.search(r"Can only (\w+) .*?<class 'inert\.(.+?)'>", message)
-    if match is None or not (stand_in := stand_ins.get(match[2])) or stand_in.is_filled:
+    if match is None or not (replacement := replacements.get(match[2])) or replacement.is_filled:
         return False
     kind = OrderedDict if match[1].startswith("SETITEM") else list
-    stand_ins[match[2]] = _inert(match[2], kind)
+    replacements[match[2]] = _inert(match[2], kind)
     return True

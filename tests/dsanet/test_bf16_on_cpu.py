@@ -43,6 +43,7 @@ def test_weight_gradient_over_other_depths(depth: int) -> None:
     assert relative_error(depth) < 0.02
 
 
+# Not strict: the fault was seen with emulated AVX-512 only, and may not show on every real CPU.
 @needs_bf16_kernels
 @pytest.mark.xfail(
     torch.__version__.startswith("2.13"), reason="oneDNN 3.12 reads past the input", strict=False

@@ -175,14 +175,14 @@ class Hanging(Numbers):
         return super().load(request)
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_a_hang_ends_at_its_own_limit_not_at_that_of_the_report(monkeypatch, told):
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_hang_ends_at_its_own_limit_not_at_that_of_the_report(monkeypatch, signalled):
     monkeypatch.setattr(feeder_module, "END_PATIENCE", 0.3)
     source = Hanging()
     feeder = feeder_of(source)
-    reason = "after the signal to end" if told else r"after loader\.hang 0\.5 s"
+    reason = "after the signal to end" if signalled else r"after loader\.hang 0\.5 s"
     with alarm(), pytest.raises(HangError, match=reason):
-        feeder.get(600, 0 if told else 0.5, lambda: told)
+        feeder.get(600, 0 if signalled else 0.5, lambda: signalled)
     source.answer.set()
     assert feeder.close()
 

@@ -145,10 +145,10 @@ def _handover(job: Job) -> None:
     job.check("hand-over to a busy GPU", found == expected, batches=len(found),
               wrong=sum(a != b for a, b in zip(found, expected, strict=True)))  # fmt: skip
     with poisoned(Unguarded):
-        spoilt = sums(split, job, products=PRODUCTS)
-    wrong = sum(a != b for a, b in zip(spoilt, expected, strict=True))
+        unguarded = sums(split, job, products=PRODUCTS)
+    wrong = sum(a != b for a, b in zip(unguarded, expected, strict=True))
     job.check("the check of the hand-over sees memory that is given back early", wrong > 0,
-              batches=len(spoilt), wrong=wrong)  # fmt: skip
+              batches=len(unguarded), wrong=wrong)  # fmt: skip
 
 
 def sums(split: Split, job: Job, products: int, epochs: int = 4) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Of runs, in their order; readable on white and on black, and told apart by the colour-blind.
+# One for each run, in their order; chosen to be readable on white and on black.
 COLOURS = ("#3b82c4", "#d1603d", "#2f9e75", "#b060b8", "#a98600", "#6f7b8a")
 Limits = tuple[float, float | None] | None  # of an axis; None: those of the data
 TEXT = "#010203"  # stands for the page's text colour until the SVG is finished
